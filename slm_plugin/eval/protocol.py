@@ -1,0 +1,45 @@
+"""What a probe (one skill of the stage x skill matrix) must answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+from slm_plugin.records import Score
+from slm_plugin.strict import Strict
+from slm_plugin.vocabulary import UnitVocabulary
+
+
+class Generator(Protocol):
+    """A model that answers chats; the only thing a probe knows of it.
+
+    Attributes:
+        vocabulary: Unit tokens of its tokenizer; None for a model without units.
+    """
+
+    vocabulary: UnitVocabulary | None
+
+    def answer(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+        """Answer each user turn greedily; unit tokens are kept in the text as ``<|u|>``."""
+        ...
+
+
+class Probe(Protocol):
+    """Scores one skill.
+
+    Made with ``cls(options)``; ``Options`` is a :class:`slm_plugin.strict.Strict` model.
+
+    Attributes:
+        better: Which direction of the score is an improvement.
+        needs_units: Whether a model without units cannot be scored (its cell stays null).
+    """
+
+    Options: type[Strict]
+    better: Literal["higher", "lower"]
+    needs_units: bool
+
+    def __init__(self, options: Any) -> None: ...
+
+    def score(self, skill: str, generator: Generator) -> Score:
+        """Score a model; ``skill`` is the column name that the score is reported under."""
+        ...

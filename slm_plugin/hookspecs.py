@@ -1,0 +1,127 @@
+"""Every extension point of slm_plugin: the only file a plugin author must read.
+
+A plugin is any module or object with functions of these names, marked with ``slm_plugin.hookimpl``
+and announced under the entry-point group ``slm_plugin``::
+
+    [project.entry-points.slm_plugin]
+    my_plugin = "my_package.my_module"
+
+There are two kinds of hooks.
+
+*Register* hooks run once per plugin manager and announce what a plugin offers by name. ``register``
+takes the name and a factory; a factory is called with no arguments for stages and codecs, and with
+its parsed options for mitigations and probes (see :class:`slm_plugin.plugins.Registry`).
+
+*Stage* hooks are methods of the objects that a stage's configuration names (its stage and its
+mitigations), on a manager made for that stage alone. They fire in the order of the configuration,
+contributions add up and none replaces another. An implementation may take fewer arguments than the
+specification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from slm_plugin.records import PoolDraw, StageRun
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from slm_plugin.eval.protocol import Probe
+    from slm_plugin.speech.protocol import Codec
+    from slm_plugin.stages.protocol import Stage
+
+PROJECT = "slm_plugin"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+class RegisterHooks:
+    """Fire once, when a plugin manager is made; each announces capabilities by name."""
+
+    @hookspec
+    def slm_register_stages(self, register: Callable[[str, Callable[[], Stage]], None]) -> None:
+        """Announce training stages; ``slm.stage`` and ``formatting: slm_<name>`` then accept the name."""
+
+    @hookspec
+    def slm_register_codecs(self, register: Callable[[str, Callable[[], Codec]], None]) -> None:
+        """Announce codecs (audio <-> units); ``slm.units.codec`` and ``slm serve --codec`` accept the name."""
+
+    @hookspec
+    def slm_register_mitigations(self, register: Callable[[str, type], None]) -> None:
+        """Announce mitigation classes; each has an ``Options`` model and is made with an instance of it."""
+
+    @hookspec
+    def slm_register_merges(self, register: Callable[[str, type], None]) -> None:
+        """Announce merge methods; a merge class has an ``Options`` model and is made with an instance of it."""
+
+    @hookspec
+    def slm_register_probes(self, register: Callable[[str, type[Probe]], None]) -> None:
+        """Announce probe classes; pipelines and ``slm eval`` accept the name."""
+
+
+class StageHooks:
+    """Fire on the stage and the mitigations that a run's configuration names, in that order."""
+
+    @hookspec
+    def slm_extend_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> Sequence[str] | None:
+        """Fire after the host has loaded the tokenizer and before the model is resized.
+
+        Returns:
+            Further special tokens to add behind the units.
+        """
+
+    @hookspec
+    def slm_mix_samples(self, run: StageRun) -> Sequence[PoolDraw] | None:
+        """Fire after the current stage's rows are tokenised, before the model is loaded.
+
+        Returns:
+            Pools to draw extra rows from; all wishes are added up and mixed in one shuffle.
+        """
+
+    @hookspec
+    def slm_stage_start(self, run: StageRun, model: PreTrainedModel) -> None:
+        """Fire on every process after the trainer was built, before the first step."""
+
+    @hookspec
+    def slm_parameter_groups(self, run: StageRun, model: PreTrainedModel) -> Mapping[str, float] | None:
+        """Fire before the optimizer is made.
+
+        Returns:
+            Learning-rate factor by trainable parameter name; absent names have factor 1 and the
+            factors of several implementations multiply.
+        """
+
+    @hookspec
+    def slm_extra_loss(
+        self, run: StageRun, model: PreTrainedModel, inputs: Mapping[str, Any], outputs: Any
+    ) -> torch.Tensor | None:
+        """Fire after the forward pass of every training micro-batch.
+
+        Returns:
+            A scalar added to the loss of the optimizer step, averaged over its micro-batches.
+        """
+
+    @hookspec
+    def slm_extra_gradient(self, run: StageRun, parameters: Sequence[torch.nn.Parameter]) -> float | None:
+        """Fire just before every optimizer step with the parameters that have a gradient.
+
+        The fused twin of ``slm_extra_loss`` for penalties with a closed form: add to ``parameter.grad``
+        in place. It runs after gradient clipping and is unaffected by accumulation and loss scaling.
+
+        Returns:
+            The penalty's value, logged as ``extra_gradient``; summed over implementations.
+        """
+
+    @hookspec
+    def slm_stage_end(self, run: StageRun, model: PreTrainedModel) -> None:
+        """Fire on every process after training and after the host saved the result."""
+
+    @hookspec
+    def slm_export(self, export_dir: Path) -> None:
+        """Fire after ``llamafactory-cli export`` wrote a model with this configuration."""

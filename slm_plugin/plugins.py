@@ -1,0 +1,146 @@
+"""Find plugins, fill the registry of what they offer, and make the manager of one stage.
+
+Built-ins come first and use the same door as everybody: :data:`BUILT_INS` names modules that
+implement the register hooks, then follow the entry points of the group ``slm_plugin``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pluggy
+
+from slm_plugin.errors import PluginError, suggest
+from slm_plugin.hookspecs import PROJECT, RegisterHooks, StageHooks
+
+BUILT_INS = (
+    "slm_plugin.stages.llm",
+    "slm_plugin.stages.asr",
+    "slm_plugin.stages.tts",
+    "slm_plugin.stages.sqa",
+    "slm_plugin.speech.mel_kmeans",
+    "slm_plugin.mitigations.replay",
+    "slm_plugin.eval.probes.text_match",
+    "slm_plugin.eval.probes.speech_recognition",
+    "slm_plugin.eval.probes.speech_synthesis",
+    "slm_plugin.eval.probes.spoken_qa",
+)
+"""Modules of this package that register something; a test keeps the list equal to the folders."""
+
+
+class Catalogue:
+    """Names of one kind of capability and what makes each of them.
+
+    Args:
+        noun: The kind in words, for messages.
+    """
+
+    def __init__(self, noun: str) -> None:
+        self.noun = noun
+        self._factories: dict[str, Any] = {}
+
+    def register(self, name: str, factory: Any) -> None:
+        """Announce a name.
+
+        Raises:
+            PluginError: The name is taken.
+        """
+        if name in self._factories:
+            raise PluginError(f"two plugins register the {self.noun} {name!r}; rename one of them.")
+        self._factories[name] = factory
+
+    def get(self, name: str) -> Any:
+        """Return what was registered under a name.
+
+        Raises:
+            PluginError: Nothing was; the message lists the names and the nearest one.
+        """
+        if name not in self._factories:
+            raise PluginError(f"no {self.noun} is called {name!r}. {suggest(name, self._factories, 'Registered')}")
+        return self._factories[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._factories
+
+    def names(self) -> list[str]:
+        """Return all names, sorted."""
+        return sorted(self._factories)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Everything that the installed plugins offer, by kind and name.
+
+    Attributes:
+        stages: ``factory() -> Stage``.
+        codecs: ``factory() -> Codec``, ready to encode and decode.
+        mitigations: Class with an ``Options`` model, made with ``cls(options)``.
+        merges: Class with an ``Options`` model, made with ``cls(options)``.
+        probes: Class with an ``Options`` model, made with ``cls(options)``.
+    """
+
+    stages: Catalogue = field(default_factory=lambda: Catalogue("stage"))
+    codecs: Catalogue = field(default_factory=lambda: Catalogue("codec"))
+    mitigations: Catalogue = field(default_factory=lambda: Catalogue("mitigation"))
+    merges: Catalogue = field(default_factory=lambda: Catalogue("merge"))
+    probes: Catalogue = field(default_factory=lambda: Catalogue("probe"))
+
+    @classmethod
+    def load(cls, extra: Iterable[object] = (), entry_points: bool = True) -> Registry:
+        """Collect the built-ins, the installed plugins and ``extra`` plugin objects, in that order.
+
+        Raises:
+            PluginError: A plugin implements a hook that does not exist, or a name is taken.
+        """
+        manager = pluggy.PluginManager(PROJECT)
+        manager.add_hookspecs(RegisterHooks)
+        manager.add_hookspecs(StageHooks)
+        plugins: list[object] = [importlib.import_module(name) for name in BUILT_INS]
+        for plugin in [*plugins, *extra]:
+            manager.register(plugin)
+        if entry_points:
+            manager.load_setuptools_entrypoints(PROJECT)
+        _check(manager)
+        registry = cls()
+        # pluggy calls the last registered first; built-ins must be announced first so that an
+        # outsider that takes a built-in's name is the one refused
+        hooks: Mapping[str, Callable[[str, Any], None]] = {
+            "slm_register_stages": registry.stages.register,
+            "slm_register_codecs": registry.codecs.register,
+            "slm_register_mitigations": registry.mitigations.register,
+            "slm_register_merges": registry.merges.register,
+            "slm_register_probes": registry.probes.register,
+        }
+        for name, register in hooks.items():
+            for implementation in getattr(manager.hook, name).get_hookimpls():
+                implementation.function(register)
+        return registry
+
+
+def stage_manager(instances: Iterable[object]) -> pluggy.PluginManager:
+    """Make the hook manager of one stage from the objects its configuration names.
+
+    Hooks fire in the order of ``instances``.
+
+    Raises:
+        PluginError: An instance implements a hook that does not exist.
+    """
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(RegisterHooks)
+    manager.add_hookspecs(StageHooks)
+    for instance in reversed(list(instances)):
+        manager.register(instance)
+    _check(manager)
+    return manager
+
+
+def _check(manager: pluggy.PluginManager) -> None:
+    known = [name for group in (RegisterHooks, StageHooks) for name in vars(group) if name.startswith("slm_")]
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        name = str(error).split("unknown hook ")[-1].split(" ")[0].strip("'\"")
+        raise PluginError(f"{error}. {suggest(name, known, 'Hooks')}") from error
