@@ -1,0 +1,1 @@
+"""OpenAI-shaped HTTP routes, one file each."""

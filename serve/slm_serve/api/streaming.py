@@ -1,0 +1,85 @@
+"""Answers that end with their client: server-sent events, and work that stops on disconnect."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from typing import Any, ClassVar, TypeVar
+
+import anyio
+from fastapi import Request
+from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from slm_plugin.errors import SlmError
+from slm_serve.errors import error_body
+
+Result = TypeVar("Result")
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events of an async generator, which is closed whatever happens to the client.
+
+    An error in the middle becomes an event ``{"error": ...}``, which OpenAI's clients raise.
+
+    Args:
+        events: The events, each made by :meth:`event`.
+    """
+
+    DONE: ClassVar[str] = "data: [DONE]\n\n"
+
+    def __init__(self, events: AsyncGenerator[str, None]) -> None:
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__(_with_errors(events), media_type="text/event-stream", headers=headers)
+        self._events = events
+
+    @staticmethod
+    def event(data: Mapping[str, Any]) -> str:
+        """Write one event."""
+        return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events; close their generator at the end, also when the client left."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._events.aclose()
+
+
+async def _with_errors(events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    try:
+        async for event in events:
+            yield event
+    except SlmError as error:
+        yield EventStream.event(error_body(error))
+
+
+async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """Return the result of some work, or cancel it when the client leaves.
+
+    Args:
+        request: Its body must have been read.
+        work: What to wait for.
+
+    Raises:
+        ClientDisconnect: The client left; the work has been cancelled.
+    """
+    task = asyncio.ensure_future(work)
+    watch = asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait((task, watch), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientDisconnect
+    finally:
+        for pending in (task, watch):
+            pending.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,116 @@
+"""A stock vLLM server over HTTP: ``/v1/completions`` with token ids both ways."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import httpx
+
+from slm_plugin.errors import EngineError
+from slm_serve.backends.protocol import Delta, FinishReason, ModelCard, SamplingParams
+from slm_serve.errors import RequestError
+
+_CONNECT_S = 5.0
+# a queued request says nothing until its turn comes
+_SILENCE_S = 300.0
+_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+
+
+class HttpBackend:
+    """Talks to a vLLM OpenAI server.
+
+    Args:
+        url: Its address, such as ``http://127.0.0.1:8001``; a trailing ``/v1`` is accepted.
+        api_key: Its key, where it has one.
+        transport: Replaces the network in tests.
+    """
+
+    def __init__(
+        self, url: str, api_key: str | None = None, transport: httpx.AsyncBaseTransport | None = None
+    ) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self._client = httpx.AsyncClient(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
+            timeout=httpx.Timeout(_SILENCE_S, connect=_CONNECT_S),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            transport=transport,
+            # an engine is a neighbour: proxies of the environment are for the outside
+            trust_env=False,
+        )
+
+    async def models(self) -> list[ModelCard]:
+        """Return what the server serves, as its ``/v1/models`` says."""
+        try:
+            answer = await self._client.get("/v1/models", timeout=_CONNECT_S)
+            if answer.status_code != 200:
+                raise _refusal(answer.status_code, answer.content)
+            return [ModelCard(card["id"], card.get("max_model_len"), card) for card in answer.json()["data"]]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            raise EngineError(f"the engine at {self.url} cannot be asked for its models ({_words(error)}).") from error
+
+    async def generate(self, ids: Sequence[int], params: SamplingParams, model: str) -> AsyncGenerator[Delta, None]:
+        """Generate from a prompt of token ids; closing the iterator closes the connection, which aborts."""
+        wishes = {key: value for key, value in asdict(params).items() if value is not None}
+        body = {"model": model, "prompt": list(ids), "stream": True, "return_token_ids": True, **wishes}
+        try:
+            async with self._client.stream("POST", "/v1/completions", json=body) as answer:
+                if answer.status_code != 200:
+                    raise _refusal(answer.status_code, await answer.aread())
+                async for line in answer.aiter_lines():
+                    if line.startswith("data: ") and line != "data: [DONE]":
+                        for choice in _choices(line):
+                            yield _delta(choice)
+        except httpx.HTTPError as error:
+            raise EngineError(f"the engine at {self.url} does not answer ({_words(error)}).") from error
+
+    async def healthy(self) -> bool:
+        """Ask the server's ``/health``."""
+        try:
+            return (await self._client.get("/health", timeout=_CONNECT_S)).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+
+def _choices(line: str) -> list[dict[str, Any]]:
+    try:
+        data = json.loads(line.removeprefix("data: "))
+        if "error" in data:
+            raise EngineError(f"the engine failed: {data['error'].get('message', data['error'])}")
+        return list(data["choices"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise EngineError(f"the engine sent something that is not a completion chunk: {line[:200]!r}.") from error
+
+
+def _delta(choice: dict[str, Any]) -> Delta:
+    ids = choice.get("token_ids")
+    if ids is None and choice.get("text"):
+        raise EngineError("the engine returns no token ids; vLLM 0.10.2 or newer is needed.")
+    reason = choice.get("finish_reason")
+    if reason is not None and reason not in _FINISH:
+        raise EngineError(f"the engine ended the generation with {reason!r}.")
+    return Delta(ids or [], _FINISH[reason] if reason else None)
+
+
+def _refusal(status: int, content: bytes) -> EngineError | RequestError:
+    """Return the error that an answer other than 200 means: the client's mistakes stay the client's."""
+    try:
+        message = str(json.loads(content)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        message = content[:200].decode("utf-8", "replace")
+    if status in (400, 413, 422):
+        return RequestError(message)
+    if status == 404:
+        return RequestError(message, "model", "model_not_found", 404)
+    return EngineError(f"the engine answered with status {status}: {message}")
+
+
+def _words(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,83 @@
+"""Refusals and failures in OpenAI's error form: ``{"error": {message, type, param, code}}``."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from slm_plugin.errors import EngineError, SlmError
+
+log = logging.getLogger(__name__)
+
+
+class RequestError(SlmError):
+    """The client's request cannot be answered as it stands.
+
+    Attributes:
+        status: HTTP status, 400 unless the API has a better one.
+        param: Path of the offending parameter, such as ``messages[0].content``.
+        code: Machine-readable name of the problem.
+    """
+
+    def __init__(self, message: str, param: str | None = None, code: str | None = None, status: int = 400) -> None:
+        super().__init__(message)
+        self.param = param
+        self.code = code
+        self.status = status
+
+
+def error_body(error: Exception) -> dict[str, dict[str, str | None]]:
+    """Return the JSON body that describes an error."""
+    param, code, kind = None, None, "invalid_request_error"
+    if isinstance(error, RequestError):
+        param, code = error.param, error.code
+        if error.status == 429:
+            kind = "rate_limit_error"
+    elif isinstance(error, EngineError):
+        kind, code = "server_error", "engine_unavailable"
+    elif not isinstance(error, SlmError):
+        kind = "server_error"
+    message = str(error) if isinstance(error, SlmError) else "the server failed to answer; its log has the details."
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def error_status(error: Exception) -> int:
+    """Return the HTTP status that belongs to an error: the user's mistakes are 400, ours 500."""
+    if isinstance(error, RequestError | EngineError):
+        return error.status
+    return 400 if isinstance(error, SlmError) else 500
+
+
+def error_response(error: Exception) -> JSONResponse:
+    """Return the HTTP response that describes an error."""
+    return JSONResponse(error_body(error), status_code=error_status(error))
+
+
+async def _known(_: Request, error: Exception) -> JSONResponse:
+    return error_response(error)
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    text = {
+        404: f"there is nothing at {request.url.path}.",
+        405: f"{request.method} is not possible at {request.url.path}.",
+    }.get(error.status_code, str(error.detail))
+    answer = error_response(RequestError(text, code=None, status=error.status_code))
+    answer.headers.update(error.headers or {})
+    return answer
+
+
+async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
+    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return error_response(error)
+
+
+def install(app: FastAPI) -> None:
+    """Make an application answer every error in OpenAI's form."""
+    app.add_exception_handler(SlmError, _known)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unforeseen)

@@ -1,0 +1,89 @@
+"""Parse request bodies: bounded in size, and every mistake told in OpenAI's form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from slm_plugin.errors import suggest
+from slm_serve.errors import RequestError
+
+MAX_BODY_BYTES = 25 * 2**20
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+async def read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        RequestError: It is larger than ``limit`` bytes (413).
+    """
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > limit:
+            text = f"the request is larger than {limit / 2**20:g} MiB."
+            raise RequestError(text, code="request_too_large", status=413)
+    return bytes(body)
+
+
+def parse_json(model: type[Model], body: bytes, unsupported: Mapping[str, Any]) -> Model:
+    """Parse a JSON body.
+
+    Args:
+        model: What the body must be.
+        body: The bytes as they came.
+        unsupported: Names that are known but cannot be done, for the message.
+
+    Raises:
+        RequestError: Tells the first problem, and where it is.
+    """
+    try:
+        raw = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise RequestError(f"the body is not JSON: {error}.", code="invalid_json") from None
+    if not isinstance(raw, dict):
+        raise RequestError("the body must be a JSON object.", code="invalid_json")
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        raise _refusal(model, raw, error, unsupported) from None
+
+
+def _refusal(model: type[BaseModel], raw: Any, error: ValidationError, unsupported: Mapping[str, Any]) -> RequestError:
+    detail = error.errors(include_url=False)[0]
+    path = _path(detail["loc"], raw)
+    param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".") or None
+    kind, name = detail["type"], path[-1] if path else ""
+    if kind == "extra_forbidden":
+        if len(path) == 1 and name in unsupported:
+            return RequestError(f"{name!r} is not supported by this server.", param, "unsupported_parameter")
+        hint = f" {suggest(name, model.model_fields, 'Parameters')}" if len(path) == 1 else ""
+        return RequestError(f"unknown parameter {param!r}.{hint}", param, "unknown_parameter")
+    if kind == "missing":
+        return RequestError(f"{param!r} is required.", param, "missing_required_parameter")
+    message = detail["msg"].removeprefix("Value error, ").rstrip(".") + "."
+    where = f"{param!r}: " if param else ""
+    return RequestError(where + message[0].lower() + message[1:], param, "invalid_value")
+
+
+def _path(loc: tuple[int | str, ...], raw: Any) -> list[int | str]:
+    """Keep of a pydantic location what a client sees: tags of unions are not in its request."""
+    path: list[int | str] = []
+    here = raw
+    for position, part in enumerate(loc):
+        if isinstance(here, dict) and part in (here.get("role"), here.get("type")) and isinstance(loc[position - 1], int):
+            continue
+        if isinstance(here, dict) and part in here:
+            here = here[part]
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            here = here[part]
+        elif isinstance(part, int) or position < len(loc) - 1:
+            continue
+        path.append(part)
+    return path

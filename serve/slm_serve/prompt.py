@@ -1,0 +1,116 @@
+"""Build the token ids of a conversation: text through the model's own chat template, units by id.
+
+Every run of ids (a recording's units, an earlier spoken answer) goes through the template as one unit
+token and is put in its place after tokenising. Text is made safe first, so these are the only unit
+tokens there are, and the tokenizer cuts the text around them just as it does in training.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from jinja2 import TemplateError
+
+from slm_plugin.errors import VocabularyError
+from slm_plugin.vocabulary import UnitVocabulary, neutralise, unit_token
+from slm_serve.errors import RequestError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Role = Literal["system", "user", "assistant"]
+_PLACEHOLDER = unit_token(0)
+
+
+@dataclass(frozen=True)
+class Ids:
+    """Token ids that take part in a turn exactly as they are.
+
+    Attributes:
+        ids: The ids, possibly none.
+    """
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        parts: What is said: text as typed, or ids.
+    """
+
+    role: Role
+    parts: tuple[str | Ids, ...]
+
+
+class PromptBuilder:
+    """Turns conversations into token ids.
+
+    Args:
+        tokenizer: A fast tokenizer with a chat template.
+        vocabulary: Its units.
+
+    Raises:
+        VocabularyError: The tokenizer has no chat template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: UnitVocabulary) -> None:
+        if not tokenizer.chat_template:
+            raise VocabularyError(
+                "the model's tokenizer has no chat template; export the model with the template it was trained with."
+            )
+        self._tokenizer = tokenizer
+        self._first_unit_id = vocabulary.first_id
+        self._special = _special_spelling(tokenizer)
+
+    def build(self, turns: Sequence[Turn]) -> list[int]:
+        """Return the prompt that asks for the assistant's next turn.
+
+        Raises:
+            RequestError: The chat template refuses the conversation.
+        """
+        inserts = [part.ids for turn in turns for part in turn.parts if isinstance(part, Ids)]
+        messages = [{"role": turn.role, "content": self._content(turn)} for turn in turns]
+        try:
+            text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            raise RequestError(f"the model's chat template refuses these messages: {error}", "messages") from error
+        ids: list[int] = []
+        waiting = iter(inserts)
+        for token_id in self._tokenizer(text, add_special_tokens=False)["input_ids"]:
+            if token_id == self._first_unit_id:
+                ids.extend(next(waiting))
+            else:
+                ids.append(token_id)
+        assert next(waiting, None) is None, "the chat template lost a recording"
+        return ids
+
+    def _content(self, turn: Turn) -> str:
+        """Write a turn as text; neighbouring text is joined first, for two halves may spell a token."""
+        texts, content = "", ""
+        for part in turn.parts:
+            if isinstance(part, str):
+                texts += part
+            else:
+                content += self._safe(texts) + _PLACEHOLDER
+                texts = ""
+        return content + self._safe(texts)
+
+    def _safe(self, text: str) -> str:
+        text = neutralise(text)
+        if self._special is None:
+            return text
+        return self._special.sub(lambda match: f"{match[0][0]}\u200b{match[0][1:]}", text)
+
+
+def _special_spelling(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
+    """Match special tokens that :func:`neutralise` does not break, such as ``</s>``; None without any."""
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    others = sorted((text for text in special if len(text) > 1 and neutralise(text) == text), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, others))) if others else None

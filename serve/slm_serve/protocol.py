@@ -1,0 +1,348 @@
+"""The wire protocol: OpenAI's Chat Completions (https://platform.openai.com/docs/api-reference/chat).
+
+"Ours" marks what OpenAI's API does not have. Requests are parsed strictly: what cannot be done is
+refused by name instead of being passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from slm_serve.backends.protocol import FinishReason
+
+VOICES = (
+    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx"),
+    *("sage", "shimmer", "verse"),
+    "default",  # ours
+)
+"""Voice names; all of them are the codec's one speaker."""
+
+UNSUPPORTED: Mapping[str, Any] = {
+    "function_call": "none",
+    "functions": [],
+    "logit_bias": {},
+    "logprobs": False,
+    "moderation": None,
+    "parallel_tool_calls": None,
+    "prediction": None,
+    "prompt_cache_options": None,
+    "prompt_cache_retention": None,
+    "reasoning_effort": None,
+    "response_format": {"type": "text"},
+    "service_tier": "auto",
+    "store": False,
+    "tool_choice": "none",
+    "tools": [],
+    "top_logprobs": None,
+    "verbosity": None,
+    "web_search_options": None,
+}
+"""OpenAI's parameters that this server has no use for, with the one value that asks for nothing."""
+
+
+def _without_null(value: Any) -> Any:
+    """Null means "not given" everywhere in OpenAI's requests."""
+    return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
+
+
+def _listed(value: Any) -> Any:
+    """Content may be written as a plain string, which is one text part."""
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+def _stops(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nulls(cls, value: Any) -> Any:
+        return _without_null(value)
+
+
+# ------------------------------------------------------------------------------------------- requests
+class TextPart(_Request):
+    """Written text."""
+
+    type: Literal["text"]
+    text: str
+
+
+class InputAudio(_Request):
+    """A recording."""
+
+    data: str
+    """The file in base64."""
+    format: Literal["wav", "mp3", "flac", "ogg", "opus", "pcm16"]
+    """Ours: all but wav and mp3. pcm16 is bare samples, mono, 24 kHz; every other file says itself what it is."""
+
+
+class AudioPart(_Request):
+    """Spoken input."""
+
+    type: Literal["input_audio"]
+    input_audio: InputAudio
+
+
+Texts = Annotated[list[TextPart], BeforeValidator(_listed)]
+Parts = Annotated[list[Annotated[TextPart | AudioPart, Field(discriminator="type")]], BeforeValidator(_listed)]
+
+
+class SystemMessage(_Request):
+    """Instructions; ``developer`` is taken as ``system``."""
+
+    role: Literal["system", "developer"]
+    content: Texts
+
+
+class UserMessage(_Request):
+    """What the user writes or says."""
+
+    role: Literal["user"]
+    content: Parts
+
+
+class AudioReference(_Request):
+    """An earlier spoken answer of this server; further fields of the answer may be left in."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    id: str
+
+
+class AssistantMessage(_Request):
+    """An earlier answer: its text, or the id of its sound, which puts it back exactly."""
+
+    role: Literal["assistant"]
+    content: Texts | None = None
+    audio: AudioReference | None = None
+    annotations: Annotated[list[Any], Field(max_length=0)] = []
+    slm: dict[str, Any] | None = None
+    """Ours: what this server added to the answer; passed over."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> AssistantMessage:
+        if self.content is None and self.audio is None:
+            raise ValueError("an assistant message needs content or audio.id.")
+        return self
+
+
+Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
+
+
+class AudioOutput(_Request):
+    """How a spoken answer should be."""
+
+    format: Literal["wav", "mp3", "flac", "opus", "pcm16"]
+    voice: Any = "default"
+    """One of :data:`VOICES`, or ``{"id": one of them}``."""
+
+    @model_validator(mode="after")
+    def _known_voice(self) -> AudioOutput:
+        name = self.voice.get("id") if isinstance(self.voice, dict) else self.voice
+        if name not in VOICES:
+            raise ValueError(f"there is no voice {name!r}. Voices, all the same speaker: {', '.join(VOICES)}.")
+        return self
+
+
+class StreamOptions(_Request):
+    """What a stream contains beside the answer."""
+
+    include_usage: bool = False
+    include_obfuscation: Literal[False] = False
+
+
+class ChatRequest(_Request):
+    """Body of ``POST /v1/chat/completions``."""
+
+    model: str
+    messages: Annotated[list[Message], Field(min_length=1)]
+    modalities: Annotated[list[Literal["text", "audio"]], Field(min_length=1)] = ["text"]
+    audio: AudioOutput | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Most tokens of the answer, units included; takes precedence over ``max_tokens``."""
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1)]], Field(max_length=4), BeforeValidator(_stops)
+    ] = []
+    """Stop strings in the words of the answer (in the transcript, where it is spoken)."""
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    n: Literal[1] = 1
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    metadata: dict[str, str] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    """Ours, as in vLLM."""
+    ignore_eos: bool = False
+    """Ours, as in vLLM."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _asks_for_nothing(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        return {k: v for k, v in value.items() if not (k in UNSUPPORTED and v == UNSUPPORTED[k])}
+
+    @model_validator(mode="after")
+    def _agrees(self) -> ChatRequest:
+        if self.speech:
+            if "text" not in self.modalities:
+                raise ValueError('modalities ["audio"] alone is not possible; ask for ["text", "audio"].')
+            if self.audio is None:
+                raise ValueError('audio (its format and voice) is required when modalities include "audio".')
+            if self.stream and self.audio.format != "pcm16":
+                raise ValueError(f"audio.format {self.audio.format!r} cannot be streamed; ask for 'pcm16'.")
+        elif self.audio is not None:
+            raise ValueError('audio is given, but modalities do not include "audio".')
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is only possible when stream is true.")
+        return self
+
+    @property
+    def speech(self) -> bool:
+        """Whether the answer is to be spoken."""
+        return "audio" in self.modalities
+
+
+# ------------------------------------------------------------------------------------------ responses
+class Extension(BaseModel):
+    """Ours: what an answer to a spoken question says beside the answer."""
+
+    heard: str | None = None
+    """The question as the model heard it."""
+    answer: str | None = None
+    """The written answer that the spoken one follows, where the answer is spoken."""
+
+
+class AudioAnswer(BaseModel):
+    """A spoken answer."""
+
+    id: str
+    data: str
+    expires_at: int
+    transcript: str
+
+
+class AnswerMessage(BaseModel):
+    """The assistant's message."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: None = None
+    audio: AudioAnswer | None = None
+    slm: Extension | None = None
+    """Ours; present where the question was spoken."""
+
+
+class Choice(BaseModel):
+    """The one answer."""
+
+    index: Literal[0] = 0
+    message: AnswerMessage
+    logprobs: None = None
+    finish_reason: FinishReason
+
+
+class PromptTokens(BaseModel):
+    """Tokens of the prompt by kind."""
+
+    audio_tokens: int
+    text_tokens: int
+    cached_tokens: int = 0
+
+
+class CompletionTokens(BaseModel):
+    """Tokens of the answer by kind."""
+
+    audio_tokens: int
+    text_tokens: int
+    reasoning_tokens: int = 0
+
+
+class Usage(BaseModel):
+    """Tokens used; a unit of speech is one audio token."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokens
+    completion_tokens_details: CompletionTokens
+
+    @classmethod
+    def count(cls, prompt: Sequence[int], prompt_audio: int, completion: Sequence[int], completion_audio: int) -> Usage:
+        """Return the usage of a prompt and an answer of which so many tokens are units."""
+        return cls(
+            prompt_tokens=len(prompt),
+            completion_tokens=len(completion),
+            total_tokens=len(prompt) + len(completion),
+            prompt_tokens_details=PromptTokens(audio_tokens=prompt_audio, text_tokens=len(prompt) - prompt_audio),
+            completion_tokens_details=CompletionTokens(
+                audio_tokens=completion_audio, text_tokens=len(completion) - completion_audio
+            ),
+        )
+
+
+class ChatCompletion(BaseModel):
+    """Answer to a request that does not stream."""
+
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+
+
+class AudioDelta(BaseModel):
+    """A piece of a spoken answer: words, or base64 pcm16, or at last when it expires."""
+
+    id: str
+    transcript: str | None = None
+    data: str | None = None
+    expires_at: int | None = None
+
+
+class Delta(BaseModel):
+    """A piece of a message; only what is set is sent."""
+
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    refusal: None = None
+    audio: AudioDelta | None = None
+    slm: Extension | None = None
+    """Ours."""
+
+
+class ChunkChoice(BaseModel):
+    """A piece of the one answer."""
+
+    index: Literal[0] = 0
+    delta: Delta
+    logprobs: None = None
+    finish_reason: FinishReason | None = None
+
+
+class ChatCompletionChunk(BaseModel):
+    """One event of a streamed answer."""
+
+    id: str
+    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None

@@ -1,0 +1,68 @@
+"""Units of an answer become sound at the rate that OpenAI's clients expect."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import soundfile
+import soxr
+
+from slm_plugin.speech.protocol import Codec
+
+RATE_HZ = 24_000
+"""Rate of all sound that leaves: clients take pcm16 to be 24 kHz."""
+
+_FILES = {
+    "wav": ("WAV", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+    "opus": ("OGG", "OPUS"),
+}
+FORMATS = (*_FILES, "pcm16")
+"""Forms a whole answer can have; a stream is always pcm16."""
+
+
+class Voice:
+    """Speaks one answer: the codec's streaming synthesiser and one streaming resampler behind it.
+
+    The samples do not depend on how the units were cut into pushes. Blocking: call it in a worker thread,
+    one call at a time.
+
+    Args:
+        codec: Makes sound of units.
+    """
+
+    def __init__(self, codec: Codec) -> None:
+        self._speech = codec.stream()
+        self._resampler = soxr.ResampleStream(codec.sample_rate_hz, RATE_HZ, 1, dtype="float32")
+        self._begun = False
+
+    def push(self, units: Sequence[int]) -> bytes:
+        """Take further units; return the samples that are final now as pcm16, possibly none."""
+        self._begun = True
+        return pcm16(self._resampler.resample_chunk(np.asarray(self._speech.push(units), np.float32)))
+
+    def finish(self) -> bytes:
+        """Return the remaining samples as pcm16."""
+        if not self._begun:
+            return b""
+        return pcm16(self._resampler.resample_chunk(np.asarray(self._speech.finish(), np.float32), last=True))
+
+
+def pcm16(wave_N: np.ndarray) -> bytes:
+    """Write samples in [-1, 1] as 16-bit little-endian integers; what lies outside is clipped."""
+    return np.round(np.clip(wave_N, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
+
+
+def pack(samples: bytes, form: str) -> bytes:
+    """Put pcm16 samples at :data:`RATE_HZ` into a file of one of :data:`FORMATS`."""
+    if form == "pcm16":
+        return samples
+    container, subtype = _FILES[form]
+    # the compressed containers cannot hold nothing, and a file that opens is better than an empty one
+    wave_N = np.frombuffer(samples or b"\0\0", "<i2")
+    file = io.BytesIO()
+    soundfile.write(file, wave_N, RATE_HZ, format=container, subtype=subtype)
+    return file.getvalue()

@@ -1,0 +1,77 @@
+"""``slm.json``: what an adapter, units base or exported model was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from slm_plugin import __version__
+from slm_plugin.errors import DataError
+
+FILE_NAME = "slm.json"
+_SAMPLED_BLOCKS = 16
+_BLOCK_BYTES = 65_536
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Return the card of a folder; empty where it has none.
+
+    Raises:
+        DataError: The file is there but is not JSON.
+    """
+    path = folder / FILE_NAME
+    if not path.is_file():
+        return {}
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is damaged: {error}.") from None
+    return content
+
+
+def write(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write a card, with the versions in force, to a temporary name and move it into place."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{FILE_NAME}.{os.getpid()}"
+    text = json.dumps({**content, "versions": versions()}, indent=2, ensure_ascii=False)
+    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary.replace(folder / FILE_NAME)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of everything that decides a result."""
+    found = {"slm_plugin": __version__, "python": platform.python_version()}
+    for name in ("llamafactory", "transformers", "peft", "torch"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def fingerprint(model: Path) -> str:
+    """Return twelve hex digits over a model folder: its configuration and samples of its weights.
+
+    Every weight file contributes its size and 16 blocks of 64 KiB spread over it, so that a
+    16 GB model costs milliseconds; a changed training result differs in all of them.
+
+    Returns:
+        The digits, or an empty string where ``model`` is not a local folder.
+    """
+    if not model.is_dir():
+        return ""
+    digest = hashlib.sha256()
+    for path in sorted([*model.glob("*.safetensors"), *model.glob("pytorch_model*.bin"), *model.glob("config.json")]):
+        size = path.stat().st_size
+        digest.update(f"{path.name}:{size}\n".encode())
+        with path.open("rb") as file:
+            for block in range(_SAMPLED_BLOCKS):
+                file.seek(max(0, size - _BLOCK_BYTES) * block // (_SAMPLED_BLOCKS - 1))
+                digest.update(file.read(_BLOCK_BYTES))
+    return digest.hexdigest()[:12]

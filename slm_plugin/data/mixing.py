@@ -1,0 +1,121 @@
+"""Drawing rows of earlier tasks and mixing them into the current one.
+
+Everything here is a pure function of the seed, the source's name and the epoch, so that every
+process and every data-loader worker sees the same mixture.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def quota(ratio: float, n_current: int) -> int:
+    """Return ``floor(ratio * n_current)``, the rows to draw from a source.
+
+    The product is rounded to 12 digits first, so that .29 x 100 is 29 and not 28.
+    """
+    return math.floor(round(ratio * n_current, 12))
+
+
+def draw(n_pool: int, n_rows: int, seed: int, name: str, epoch: int = 0) -> np.ndarray:
+    """Choose rows of a source without replacement until it is exhausted, then begin anew.
+
+    The source is an endless sequence of shuffled passes; epoch ``e`` takes positions
+    ``[e * n_rows, (e + 1) * n_rows)`` of it, so later epochs see the rows that earlier ones did not.
+
+    Args:
+        n_pool: Rows in the source.
+        n_rows: Rows to draw.
+        seed: The training seed.
+        name: Name of the source; different sources are shuffled differently.
+        epoch: Number of the epoch; 0 for a draw before training.
+
+    Returns:
+        ``(n_rows,)`` int64 row numbers.
+    """
+    first, last = epoch * n_rows, (epoch + 1) * n_rows
+    passes = [
+        np.random.default_rng([seed, zlib.crc32(name.encode()), number]).permutation(n_pool)
+        for number in range(first // n_pool, -(-last // n_pool))
+    ]
+    if not passes:
+        return np.zeros(0, dtype=np.int64)
+    start = first - first // n_pool * n_pool
+    return np.concatenate(passes)[start : start + n_rows].astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Tokenised rows of an earlier task and how many of them to mix in.
+
+    Attributes:
+        name: Name of the data set.
+        rows: Anything with ``len`` and integer indexing.
+        n_rows: Rows to draw.
+        resample: ``once`` or ``epoch``.
+    """
+
+    name: str
+    rows: Any
+    n_rows: int
+    resample: str
+
+
+class MixedDataset(torch.utils.data.Dataset):
+    """The current stage's rows followed by drawn rows; ``epoch`` sources are drawn afresh by ``set_epoch``.
+
+    Args:
+        current: Rows of the current stage.
+        sources: What to mix in.
+        seed: The training seed.
+    """
+
+    def __init__(self, current: Any, sources: Sequence[Source], seed: int) -> None:
+        self.current, self.sources, self.seed = current, tuple(sources), seed
+        self.ends = np.cumsum([len(current), *(source.n_rows for source in sources)])
+        # shared memory: persistent data-loader workers must see a new epoch too
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._drawn: tuple[int, list[np.ndarray]] = (-1, [])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the ``epoch`` sources for this epoch from now on."""
+        self._epoch[0] = epoch
+
+    def drawn(self) -> list[np.ndarray]:
+        """Return the row numbers drawn from each source for the epoch in force."""
+        epoch = int(self._epoch[0])
+        if self._drawn[0] != epoch:
+            chosen = [
+                draw(len(s.rows), s.n_rows, self.seed, s.name, epoch if s.resample == "epoch" else 0)
+                for s in self.sources
+            ]
+            self._drawn = (epoch, chosen)
+        return self._drawn[1]
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        part = int(np.searchsorted(self.ends, index, side="right"))
+        if part == 0:
+            return self.current[int(index)]
+        row = self.drawn()[part - 1][index - self.ends[part - 1]]
+        return self.sources[part - 1].rows[int(row)]
+
+
+def stream_probabilities(ratios: Sequence[float]) -> list[float]:
+    """Return the probability of the current stage and of each source per draw of a stream.
+
+    ``p_source = ratio / (1 + sum of ratios)``: ratios of .2 and .3 give 1/1.5, .2/1.5 and .3/1.5.
+    """
+    total = 1 + sum(ratios)
+    return [1 / total, *(ratio / total for ratio in ratios)]

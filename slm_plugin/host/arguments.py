@@ -1,0 +1,133 @@
+"""The ``slm:`` key of the host's YAML files and command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from slm_plugin import card
+from slm_plugin.config import SlmConfig, UnitsConfig, parse_block
+from slm_plugin.errors import ConfigError, DataError, Problem, suggest
+from slm_plugin.host import runtime, surface
+from slm_plugin.records import PoolDraw
+
+
+def patch(parser: ModuleType) -> None:
+    """Give the host's finetuning arguments a field ``slm`` and put the block in force after parsing."""
+    runtime.show_errors_plainly()
+    stock = parser.FinetuningArguments
+
+    @dataclasses.dataclass
+    class FinetuningArguments(stock):  # type: ignore[misc, valid-type]
+        """The host's arguments with our block beside them."""
+
+        slm: dict | str | None = dataclasses.field(
+            default=None, metadata={"help": "slm_plugin options: a YAML mapping, or JSON on the command line."}
+        )
+
+    FinetuningArguments.__qualname__ = stock.__qualname__
+    for arguments in (parser._TRAIN_ARGS, parser._INFER_ARGS, parser._EVAL_ARGS):
+        arguments[:] = [FinetuningArguments if cls is stock else cls for cls in arguments]
+    parser.get_train_args = _wrap(parser.get_train_args)
+    parser.get_infer_args = _wrap(parser.get_infer_args)
+
+
+def _wrap(parse_args: Any) -> Any:
+    @functools.wraps(parse_args)
+    def wrapped(args: Any = None) -> Any:
+        parsed = parse_args(args)
+        by_name = {type(value).__name__: value for value in parsed}
+        finetuning = by_name["FinetuningArguments"]
+        if finetuning.slm is None:
+            runtime.activate(None)
+            return parsed
+        surface.require()
+        config = parse_block(finetuning.slm, runtime.registry(), _where(args))
+        config = _with_adapter_units(config, by_name["ModelArguments"], _where(args))
+        _apply(config, by_name, _where(args))
+        return parsed
+
+    return wrapped
+
+
+def _where(args: Any) -> str:
+    if args is None and len(sys.argv) > 1 and Path(sys.argv[1]).suffix in (".yaml", ".yml"):
+        return f"{Path(sys.argv[1]).name}: slm"
+    return "slm"
+
+
+def _with_adapter_units(config: SlmConfig, model_args: Any, where: str) -> SlmConfig:
+    """Take the unit vocabulary from the adapter's card where the block names none, and refuse another one."""
+    for folder in model_args.adapter_name_or_path or []:
+        units = card.read(Path(folder)).get("units")
+        if not units:
+            continue
+        if config.unit_count == 0:
+            recorded = UnitsConfig(count=units["count"], seed=units["seed"], init=units["init"])
+            block = config.block.model_copy(update={"units": recorded})
+            config = dataclasses.replace(config, block=block, unit_count=units["count"])
+        elif config.unit_count != units["count"]:
+            text = f"asks for {config.unit_count} units, but the adapter {folder} was trained with {units['count']}."
+            raise ConfigError([Problem(f"{where}.units", text)])
+    return config
+
+
+def _apply(config: SlmConfig, by_name: dict[str, Any], where: str) -> None:
+    active = runtime.activate(config)
+    assert active is not None
+    active.model_args = by_name["ModelArguments"]
+    finetuning, data_args = by_name["FinetuningArguments"], by_name["DataArguments"]
+    training = by_name.get("TrainingArguments")
+    problems = []
+    if config.block.train_units == "rows" and training is not None and finetuning.finetuning_type != "lora":
+        text = f"rows needs finetuning_type: lora, got {finetuning.finetuning_type}. Use modules, or train by LoRA."
+        problems.append(Problem(f"{where}.train_units", text))
+    if config.block.mitigations and training is not None and finetuning.stage != "sft":
+        text = f"act on the host's stage: sft only, got stage: {finetuning.stage}."
+        problems.append(Problem(f"{where}.mitigations", text))
+    if training is not None:
+        active.seed = training.seed
+        active.output_dir = Path(training.output_dir)
+        active.process_index = training.process_index
+        active.n_processes = training.world_size
+        problems += _missing_sources(active, data_args, where)
+    if problems:
+        raise ConfigError(problems)
+
+
+def _missing_sources(active: runtime.Active, data_args: Any, where: str) -> list[Problem]:
+    """Check every replay source against ``dataset_info.json`` before anything is loaded."""
+    draws = [draw for part in active.hooks.hook.slm_mix_samples(run=active.run) for draw in part]
+    names = _registered_data_sets(data_args)
+    if not draws or names is None:
+        return []
+    return [
+        Problem(
+            f"{where}.mitigations: source {draw.dataset!r}",
+            f"is not in {data_args.dataset_dir}/dataset_info.json. {suggest(draw.dataset, names, 'Known')}",
+        )
+        for draw in draws
+        if isinstance(draw, PoolDraw) and draw.dataset not in names
+    ]
+
+
+def _registered_data_sets(data_args: Any) -> list[str] | None:
+    """Return the names in ``dataset_info.json``; None where the host will read it from elsewhere."""
+    import json
+
+    folder = data_args.dataset_dir
+    if isinstance(folder, dict):
+        return list(folder)
+    if folder == "ONLINE" or str(folder).startswith("REMOTE:"):
+        return None
+    path = Path(folder) / "dataset_info.json"
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); set dataset_dir to its folder.") from None
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not valid JSON: {error}.") from None

@@ -1,0 +1,59 @@
+"""Data-set formats ``slm_<stage>`` of ``dataset_info.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from slm_plugin.host import runtime
+from slm_plugin.vocabulary import DEFAULT_UNIT_COUNT
+
+PREFIX = "slm_"
+
+
+@dataclasses.dataclass
+class StageConverter:
+    """Turns rows into the host's aligned form by asking a stage.
+
+    A plain picklable record: the host's caches are keyed by its content.
+
+    Attributes:
+        dataset_attr: The host's description of the data set.
+        data_args: The host's data arguments.
+        stage: Name of the stage.
+        unit_count: Units in the vocabulary.
+    """
+
+    dataset_attr: Any
+    data_args: Any
+    stage: str
+    unit_count: int
+
+    def __call__(self, example: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the aligned row; an empty one, which the host drops, where the stage gives none."""
+        sample = runtime.registry().stages.get(self.stage)().sample(example, self.unit_count)
+        return {
+            "_prompt": [{"role": "user", "content": sample.user}] if sample else [],
+            "_response": [{"role": "assistant", "content": sample.assistant}] if sample else [],
+            "_system": sample.system if sample else "",
+            "_tools": "",
+            "_images": None,
+            "_videos": None,
+            "_audios": None,
+        }
+
+
+def make_converter(dataset_attr: Any, data_args: Any, stage: str) -> StageConverter:
+    """Return the converter of one data set, bound to the vocabulary in force."""
+    active = runtime.active()
+    count = active.vocabulary.count if active and active.vocabulary else DEFAULT_UNIT_COUNT
+    return StageConverter(dataset_attr, data_args, stage, count)
+
+
+def patch(converter: ModuleType) -> None:
+    """Register one format per stage through the host's own door."""
+    for stage in runtime.registry().stages.names():
+        converter.register_dataset_converter(PREFIX + stage, functools.partial(make_converter, stage=stage))

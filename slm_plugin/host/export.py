@@ -1,0 +1,41 @@
+"""``llamafactory-cli export`` with a card and a hook behind it."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from slm_plugin import card
+from slm_plugin.host import runtime
+
+
+def patch(tuner: ModuleType) -> None:
+    """Let the host export, then write ``slm.json`` beside the model and fire ``slm_export``."""
+    stock = tuner.export_model
+
+    @functools.wraps(stock)
+    def export_model(args: Any = None) -> None:
+        stock(args)
+        active = runtime.active()
+        if active is not None:
+            _finish(active)
+
+    tuner.export_model = export_model
+
+
+def _finish(active: runtime.Active) -> None:
+    folder, base = Path(active.model_args.export_dir), str(active.model_args.model_name_or_path)
+    adapters = [str(path) for path in active.model_args.adapter_name_or_path or []]
+    trained = card.read(Path(adapters[-1])) if adapters else {}
+    content = {
+        "stage": active.config.block.stage or trained.get("stage"),
+        "units": active.unit_record(),
+        "base": {"path": base, "fingerprint": card.fingerprint(Path(base))},
+        "adapters": adapters,
+    }
+    card.write(folder, content)
+    n_units = active.vocabulary.count if active.vocabulary else 0
+    runtime.say(f"exported {folder}: {n_units} units, adapters: {', '.join(adapters) or 'none'}")
+    active.hooks.hook.slm_export(export_dir=folder)

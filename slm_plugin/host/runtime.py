@@ -1,0 +1,127 @@
+"""The one place that knows which ``slm:`` block is in force in this process.
+
+The host's functions do not pass our configuration along, and hanging it on the host's data
+arguments would change the fingerprints of its caches, so it lives here.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+from slm_plugin.config import SlmConfig
+from slm_plugin.errors import SlmError
+from slm_plugin.plugins import Registry, stage_manager
+from slm_plugin.records import StageRun
+from slm_plugin.vocabulary import UnitVocabulary
+
+
+@dataclass
+class Active:
+    """The configuration in force and what has been learned about the run so far.
+
+    Attributes:
+        config: The parsed block.
+        hooks: Manager with the stage and mitigations of the block.
+        vocabulary: Unit tokens of the tokenizer, once it is loaded; None without units.
+        seed: The host's training seed.
+        output_dir: Where the host writes.
+        process_index: Rank of this process.
+        n_processes: Processes that train together.
+        facts: Entries for ``slm.json``.
+        model_args: The host's model arguments.
+    """
+
+    config: SlmConfig
+    hooks: pluggy.PluginManager
+    vocabulary: UnitVocabulary | None = None
+    seed: int = 0
+    output_dir: Path = Path()
+    process_index: int = 0
+    n_processes: int = 1
+    facts: dict[str, Any] = field(default_factory=dict)
+    model_args: Any = None
+
+    @property
+    def run(self) -> StageRun:
+        """What hooks are told about this run."""
+        return StageRun(
+            stage=self.config.block.stage or "",
+            seed=self.seed,
+            output_dir=self.output_dir,
+            process_index=self.process_index,
+            n_processes=self.n_processes,
+            unit_count=self.vocabulary.count if self.vocabulary else 0,
+            facts=dict(self.facts),
+        )
+
+
+    def unit_record(self) -> dict[str, Any] | None:
+        """Return the unit vocabulary as ``slm.json`` records it; None without units."""
+        if self.vocabulary is None:
+            return None
+        units = self.config.block.units
+        return {
+            "count": self.vocabulary.count,
+            "first_id": self.vocabulary.first_id,
+            "seed": units.seed if units else None,
+            "init": units.init if units else None,
+        }
+
+
+_state: dict[str, Any] = {"active": None, "registry": None}
+
+
+def active() -> Active | None:
+    """Return the block in force; None where the YAML has none."""
+    found: Active | None = _state["active"]
+    return found
+
+
+def activate(config: SlmConfig | None) -> Active | None:
+    """Put a parsed block in force, or none."""
+    _state["active"] = None if config is None else Active(config, stage_manager(config.instances))
+    return active()
+
+
+def registry() -> Registry:
+    """Return what the installed plugins offer, collected once per process."""
+    if _state["registry"] is None:
+        _state["registry"] = Registry.load()
+    found: Registry = _state["registry"]
+    return found
+
+
+def say(message: str) -> None:
+    """Log one line to the person who runs the host, on the first process only."""
+    logger = logging.getLogger("slm_plugin")
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("[slm] %(message)s"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    found = active()
+    if found is None or found.process_index == 0:
+        logger.info(message)
+
+
+def show_errors_plainly() -> None:
+    """Print a user's mistakes as one message without a traceback; everything else as before."""
+    before = sys.excepthook
+    if getattr(before, "slm", False):
+        return
+
+    def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if issubclass(kind, SlmError):
+            sys.stderr.write(f"slm: {kind.__name__}: {error}\n")
+        else:
+            before(kind, error, trace)
+
+    hook.slm = True  # type: ignore[attr-defined]
+    sys.excepthook = hook

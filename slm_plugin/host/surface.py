@@ -1,0 +1,122 @@
+"""Every symbol of LLaMA-Factory that this package uses, with the signature it expects.
+
+Written for LLaMA-Factory 0.9.5. When the host changes one of them, the message names it and the
+patches of that module stay off, so that the host itself keeps working.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from importlib import metadata
+from types import ModuleType
+
+from slm_plugin.errors import HostError
+
+EXPECTED_VERSION = "0.9.5"
+
+SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
+    "llamafactory.hparams.parser": {
+        "FinetuningArguments": None,
+        "_TRAIN_ARGS": None,
+        "_INFER_ARGS": None,
+        "_EVAL_ARGS": None,
+        "get_train_args": ("args",),
+        "get_infer_args": ("args",),
+    },
+    "llamafactory.data.converter": {
+        "DatasetConverter": ("dataset_attr", "data_args"),
+        "register_dataset_converter": ("name", "dataset_converter"),
+    },
+    "llamafactory.data.loader": {
+        "_get_preprocessed_dataset": (
+            "dataset",
+            "data_args",
+            "training_args",
+            "stage",
+            "template",
+            "tokenizer",
+            "processor",
+            "is_eval",
+        ),
+    },
+    "llamafactory.model.loader": {"patch_tokenizer": ("tokenizer", "model_args")},
+    "llamafactory.model.patcher": {
+        "resize_embedding_layer": ("model", "tokenizer", "new_special_tokens_config", "init_special_tokens"),
+    },
+    "llamafactory.model.adapter": {
+        "LoraConfig": None,
+        "_setup_lora_tuning": (
+            "config",
+            "model",
+            "model_args",
+            "finetuning_args",
+            "is_trainable",
+            "cast_trainable_params_to_fp32",
+        ),
+    },
+    "llamafactory.train.sft.workflow": {
+        "CustomSeq2SeqTrainer": None,
+        "get_dataset": (
+            "template",
+            "model_args",
+            "data_args",
+            "training_args",
+            "stage",
+            "tokenizer",
+            "processor",
+        ),
+    },
+    "llamafactory.train.tuner": {
+        "export_model": ("args",),
+        "get_infer_args": ("args",),
+        "read_args": ("args",),
+    },
+}
+"""Host module -> symbol -> parameter names; None where only its presence matters."""
+
+
+def differences(module: ModuleType) -> list[str]:
+    """Compare one host module with :data:`SURFACE`; an empty list means it is as expected."""
+    found = []
+    for symbol, parameters in SURFACE.get(module.__name__, {}).items():
+        if not hasattr(module, symbol):
+            found.append(f"{module.__name__}.{symbol} is missing")
+        elif parameters is not None:
+            actual = tuple(inspect.signature(getattr(module, symbol)).parameters)
+            if actual != parameters:
+                found.append(
+                    f"{module.__name__}.{symbol} takes ({', '.join(actual)}), expected ({', '.join(parameters)})"
+                )
+    return found
+
+
+def installed_version() -> str:
+    """Return the version of the installed host, ``unknown`` where it has no metadata."""
+    try:
+        return metadata.version("llamafactory")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def require() -> None:
+    """Refuse to go on with a host whose surface differs, as far as it is loaded.
+
+    Raises:
+        HostError: One line that names every difference.
+    """
+    found = [text for name in SURFACE if name in sys.modules for text in differences(sys.modules[name])]
+    if found:
+        raise HostError(_message(found))
+
+
+def warn(module: ModuleType) -> None:
+    """Say on stderr that the ``slm:`` block cannot be offered on this host."""
+    sys.stderr.write(f"slm_plugin is off: {_message(differences(module))}\n")
+
+
+def _message(found: list[str]) -> str:
+    return (
+        f"this slm_plugin is written for LLaMA-Factory {EXPECTED_VERSION}, installed is {installed_version()}:"
+        f" {'; '.join(found)}."
+    )

@@ -1,0 +1,40 @@
+"""Stage ``asr``: speech units in, text out.
+
+Source: arXiv 2505.17496, stage 1; column names as in its published data sets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from slm_plugin.data import rows
+from slm_plugin.hookspecs import hookimpl
+from slm_plugin.records import Sample
+from slm_plugin.vocabulary import units_to_text
+
+INSTRUCTION = "Please repeat the following words: "
+
+
+class AsrStage:
+    """User turn = instruction followed by the units, assistant turn = what is said."""
+
+    columns = ("units|discrete_unit", "text|transcription")
+
+    def sample(self, row: Mapping[str, Any], unit_count: int) -> Sample | None:
+        """Return the conversation of a row; None without units or words.
+
+        Example: instruction ``Repeat: ``, units ``[3, 7]``, text ``anna`` give the user turn
+        ``Repeat: <|3|><|7|>`` and the assistant turn ``anna``.
+        """
+        units = rows.units(row, self.columns[0], unit_count)
+        said = rows.text(row, self.columns[1])
+        if not units or not said.strip():
+            return None
+        return Sample(rows.text(row, "instruction", INSTRUCTION) + units_to_text(units), said)
+
+
+@hookimpl
+def slm_register_stages(register: Callable[[str, type], None]) -> None:
+    """Offer ``asr``."""
+    register("asr", AsrStage)
