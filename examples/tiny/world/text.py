@@ -1,0 +1,50 @@
+"""The text that the base model learns: facts, and small jobs that teach it to copy.
+
+A base that cannot copy words cannot transcribe or speak them later, so most of the mixture is
+instructions; a mixture of mostly facts leaves them unlearned.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from world.facts import Fact
+from world.words import SPOKEN
+
+FACT_SHARE = 0.3
+MAX_WORDS = 4
+Row = dict[str, str]
+
+
+def mixture(facts: list[Fact], n_rows: int, rng: random.Random) -> Iterator[Row]:
+    """Yield training rows: 30 % questions about facts, the rest instructions."""
+    for _ in range(n_rows):
+        if rng.random() < FACT_SHARE:
+            fact = rng.choice(facts)
+            yield {"input": rng.choice(fact.questions), "output": fact.answer}
+        else:
+            yield instruction(rng)
+
+
+def instruction(rng: random.Random) -> Row:
+    """Return one job: repeat or reverse two to four words, or give the last or first of them."""
+    words = [rng.choice(SPOKEN) for _ in range(rng.randint(2, MAX_WORDS))]
+    jobs = {
+        "repeat :": words,
+        "reverse :": words[::-1],
+        "last of :": words[-1:],
+        "first of :": words[:1],
+    }
+    job = rng.choice(list(jobs))
+    return {"input": f"{job} {' '.join(words)}", "output": " ".join(jobs[job])}
+
+
+def unseen_instructions(seen: set[str], n_rows: int, rng: random.Random) -> list[Row]:
+    """Return jobs whose input is not among ``seen``."""
+    rows: list[Row] = []
+    while len(rows) < n_rows:
+        row = instruction(rng)
+        if row["input"] not in seen:
+            rows.append(row)
+    return rows

@@ -1,0 +1,113 @@
+"""A parsed chat request becomes a job: recordings are encoded, the prompt built, the limits set."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+
+from slm_serve import encoder
+from slm_serve.backends.protocol import SamplingParams
+from slm_serve.errors import RequestError
+from slm_serve.generation import End, Job
+from slm_serve.history import Ticket
+from slm_serve.prompt import Ids, Turn
+from slm_serve.protocol import AssistantMessage, AudioPart, ChatRequest, Message, SystemMessage, TextPart, Usage
+from slm_serve.service import Service
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A request that is ready to be answered.
+
+    Attributes:
+        request: As it was parsed.
+        job: What to generate.
+        prompt_audio: How many tokens of the prompt are units.
+        ticket: What the spoken answer may be referred to by; None for a written one.
+        id: Of the completion.
+        created: Unix time in seconds.
+    """
+
+    request: ChatRequest
+    job: Job
+    prompt_audio: int
+    ticket: Ticket | None
+    id: str
+    created: int
+
+    def remember(self, service: Service, end: End) -> None:
+        """Keep a spoken answer, so that a later request can refer to it."""
+        if self.ticket is not None:
+            # the chat template puts the end of the turn behind it again
+            ids = end.ids[:-1] if end.ids[-1:] == [service.end_id] else end.ids
+            service.history.remember(self.ticket, ids)
+
+    def usage(self, end: End) -> Usage:
+        """Return the tokens used."""
+        return Usage.count(len(self.job.prompt), self.prompt_audio, len(end.ids), end.n_units)
+
+
+async def prepare(service: Service, request: ChatRequest) -> Chat:
+    """Turn a parsed request into a job.
+
+    Raises:
+        RequestError: Something in it cannot be used.
+        EngineError: The engine is away.
+    """
+    card = await service.card(request.model)
+    turns = [await _turn(service, message, f"messages[{i}]") for i, message in enumerate(request.messages)]
+    prompt = await service.in_worker(service.prompts.build, turns)
+    wish = request.max_completion_tokens or request.max_tokens
+    room = None if card.context is None else card.context - len(prompt)
+    if room is not None and room < 1:
+        raise RequestError(
+            f"the messages are {len(prompt)} tokens long, the model's context is {card.context}.",
+            "messages",
+            "context_length_exceeded",
+        )
+    limits = [limit for limit in (wish, room) if limit is not None]
+    params = SamplingParams(
+        max_tokens=min(limits) if limits else 1024,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        top_k=request.top_k,
+        seed=request.seed,
+        frequency_penalty=request.frequency_penalty,
+        presence_penalty=request.presence_penalty,
+        ignore_eos=request.ignore_eos,
+        stop_token_ids=() if request.ignore_eos else (service.end_id,),
+    )
+    job = Job(prompt, params, request.model, _is_spoken(request.messages), request.speech, request.stop)
+    return Chat(
+        request,
+        job,
+        prompt_audio=len(service.vocabulary.units(prompt)),
+        ticket=service.history.issue() if request.speech else None,
+        id=f"chatcmpl-{uuid.uuid4().hex}",
+        created=int(time.time()),
+    )
+
+
+async def _turn(service: Service, message: Message, where: str) -> Turn:
+    if isinstance(message, AssistantMessage):
+        if message.audio is not None:
+            return Turn("assistant", (Ids(service.history.recall(message.audio.id, f"{where}.audio.id")),))
+        return Turn("assistant", tuple(part.text for part in message.content or ()))
+    if isinstance(message, SystemMessage):
+        return Turn("system", tuple(part.text for part in message.content))
+    parts: list[str | Ids] = []
+    for position, part in enumerate(message.content):
+        if isinstance(part, TextPart):
+            parts.append(part.text)
+        else:
+            recording, param = part.input_audio, f"{where}.content[{position}].input_audio"
+            units = await service.in_worker(encoder.units_of, service.codec, recording.data, recording.format, param)
+            parts.append(Ids(tuple(service.vocabulary.ids(units))))
+    return Turn("user", tuple(parts))
+
+
+def _is_spoken(messages: list[Message]) -> bool:
+    """Tell whether the turn to answer holds a recording: its answer begins with what was heard."""
+    last = messages[-1]
+    return last.role == "user" and any(isinstance(part, AudioPart) for part in last.content)

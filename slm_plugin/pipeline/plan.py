@@ -1,0 +1,216 @@
+"""A pipeline file: steps, what each needs, the skills to measure and the gates they must pass."""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field, model_validator
+from yaml import YAMLError
+
+from slm_plugin.errors import ConfigError, PipelineError, Problem, suggest
+from slm_plugin.plugins import Registry
+from slm_plugin.strict import Strict, parse
+
+
+class Step(Strict):
+    """One step: exactly one of ``train``, ``export``, ``evaluate`` and ``command``."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    """Name of the step; its log and record are called after it."""
+
+    needs: list[str] | None = None
+    """Steps that must be finished first; the step above this one unless set."""
+
+    train: str | None = None
+    """Train YAML, run by ``llamafactory-cli train``."""
+
+    export: str | None = None
+    """Export YAML, run by ``llamafactory-cli export``."""
+
+    evaluate: Evaluation | None = None
+    """A model to score with every skill of the pipeline; one row of the matrix."""
+
+    command: list[str] | None = None
+    """Any command line; ``{output}`` stands for the pipeline's output folder, ``python`` for ours."""
+
+    inputs: list[str] = Field(default_factory=list)
+    """Further files and folders whose change makes the step run again."""
+
+    outputs: list[str] = Field(default_factory=list)
+    """Files and folders that must be there for the step to count as finished."""
+
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Environment variables of the step, such as ``FORCE_TORCHRUN: "1"``."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Step:
+        kinds = [kind for kind in ("train", "export", "evaluate", "command") if getattr(self, kind) is not None]
+        if len(kinds) != 1:
+            given = ", ".join(kinds) or "none"
+            raise ValueError(f"a step is exactly one of train, export, evaluate and command; given: {given}.")
+        return self
+
+    @property
+    def kind(self) -> Literal["train", "export", "evaluate", "command"]:
+        """Which of the four this step is."""
+        if self.train is not None:
+            return "train"
+        if self.export is not None:
+            return "export"
+        return "evaluate" if self.evaluate is not None else "command"
+
+
+class Evaluation(Strict):
+    """A model, or a base with an adapter on it."""
+
+    model: str
+    """Folder of the model."""
+
+    adapter: str | None = None
+    """Folder of an adapter on it."""
+
+    stage: str
+    """Name of the row in the matrix."""
+
+
+class Skill(Strict):
+    """One column of the matrix."""
+
+    skill: str
+    """Name of the column."""
+
+    probe: str
+    """Registered probe that scores it."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The probe's options."""
+
+
+class Gate(Strict):
+    """A score that must be reached before a forgetting number means anything."""
+
+    stage: str
+    skill: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Gate:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("a gate has exactly one of at_least and at_most.")
+        return self
+
+    def passes(self, value: float) -> bool:
+        """Tell whether a score is good enough."""
+        return value >= self.at_least if self.at_least is not None else value <= (self.at_most or 0.0)
+
+    def text(self) -> str:
+        """Return the bound in words."""
+        return f"at least {self.at_least}" if self.at_least is not None else f"at most {self.at_most}"
+
+
+class Pipeline(Strict):
+    """The keys of a pipeline file. All paths are relative to the folder ``slm run`` is started in."""
+
+    output: str
+    """Folder for everything the pipeline leaves behind."""
+
+    jobs: int = Field(default=1, ge=1)
+    """How many steps may run at the same time."""
+
+    warm_host: bool = False
+    """Import the host once and fork every host step from there; saves its start-up time on a CPU machine."""
+
+    skills: list[Skill] = Field(default_factory=list)
+    """Columns of the matrix."""
+
+    gates: list[Gate] = Field(default_factory=list)
+    """Scores that a stage must reach to count as learned."""
+
+    steps: list[Step] = Field(min_length=1)
+    """What to do."""
+
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Environment variables of every step."""
+
+
+Step.model_rebuild()
+
+
+def load(path: Path, registry: Registry) -> Pipeline:
+    """Read and check a pipeline file.
+
+    Raises:
+        PipelineError: The file cannot be read or is not YAML.
+        ConfigError: Lists every problem in it.
+    """
+    try:
+        raw = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except OSError as error:
+        raise PipelineError(f"{path} cannot be read: {error.strerror}.") from None
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise PipelineError(f"{path} is not a valid pipeline file: {error}") from None
+    pipeline = parse(Pipeline, raw, path.name)
+    problems = _check_steps(pipeline, path.name) + _check_skills(pipeline, registry, path.name)
+    if problems:
+        raise ConfigError(problems)
+    return pipeline
+
+
+def needs(pipeline: Pipeline) -> Mapping[str, tuple[str, ...]]:
+    """Return what each step needs, defaults filled in, in the order of the file."""
+    found: dict[str, tuple[str, ...]] = {}
+    before: str | None = None
+    for step in pipeline.steps:
+        found[step.name] = tuple(step.needs) if step.needs is not None else ((before,) if before else ())
+        before = step.name
+    return found
+
+
+def _check_steps(pipeline: Pipeline, where: str) -> list[Problem]:
+    problems, names = [], [step.name for step in pipeline.steps]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        problems.append(Problem(f"{where}.steps", f"two steps are called {name!r}."))
+    for position, step in enumerate(pipeline.steps):
+        spot = f"{where}.steps[{position}] ({step.name})"
+        for need in step.needs or []:
+            if need not in names:
+                problems.append(Problem(f"{spot}.needs", f"no step is called {need!r}. {suggest(need, names, 'Steps')}"))
+        for key in ("train", "export"):
+            file = getattr(step, key)
+            if file is not None and not Path(file).is_file():
+                problems.append(Problem(f"{spot}.{key}", f"there is no file {file}."))
+    if not problems:
+        try:
+            tuple(graphlib.TopologicalSorter(dict(needs(pipeline))).static_order())
+        except graphlib.CycleError as error:
+            problems.append(Problem(f"{where}.steps", f"steps need each other in a circle: {' -> '.join(error.args[1])}."))
+    return problems
+
+
+def _check_skills(pipeline: Pipeline, registry: Registry, where: str) -> list[Problem]:
+    problems = []
+    for position, skill in enumerate(pipeline.skills):
+        spot = f"{where}.skills[{position}] ({skill.skill})"
+        if skill.probe not in registry.probes:
+            text = f"no probe is called {skill.probe!r}. {suggest(skill.probe, registry.probes.names(), 'Registered')}"
+            problems.append(Problem(f"{spot}.probe", text))
+            continue
+        try:
+            parse(registry.probes.get(skill.probe).Options, skill.options, f"{spot}.options")
+        except ConfigError as error:
+            problems += error.problems
+    stages = [step.evaluate.stage for step in pipeline.steps if step.evaluate is not None]
+    columns = [skill.skill for skill in pipeline.skills]
+    for position, gate in enumerate(pipeline.gates):
+        spot = f"{where}.gates[{position}]"
+        if gate.stage not in stages:
+            problems.append(Problem(f"{spot}.stage", f"no step evaluates {gate.stage!r}. {suggest(gate.stage, stages)}"))
+        if gate.skill not in columns:
+            problems.append(Problem(f"{spot}.skill", f"no skill is called {gate.skill!r}. {suggest(gate.skill, columns)}"))
+    return problems

@@ -1,0 +1,189 @@
+"""Child processes of a pipeline: started in a group of their own, logged, stopped without a trace."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+STOP_SECONDS = 10.0
+_PR_SET_PDEATHSIG = 1
+_C_LIBRARY = ctypes.CDLL(None)
+
+
+class Child(Protocol):
+    """A running command."""
+
+    def wait(self) -> int:
+        """Wait for its end and return its exit status."""
+        ...
+
+    def stop(self) -> None:
+        """End it and everything it started."""
+        ...
+
+
+class CommandChild:
+    """A command line as a child process.
+
+    Args:
+        arguments: The command line.
+        log: File for its output.
+        environment: Variables beside the inherited ones.
+    """
+
+    def __init__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                list(arguments),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+
+    def wait(self) -> int:
+        """Wait for its end and return its exit status."""
+        return self._process.wait()
+
+    def stop(self) -> None:
+        """Ask the whole group to end, then make it."""
+        _signal_group(self._process.pid, signal.SIGTERM)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            _signal_group(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+
+class WarmHost:
+    """Runs host commands as forks of one process that has the host imported.
+
+    Args:
+        log: File for the output of the importing process itself.
+        environment: Variables beside the inherited ones; fixed for all commands.
+    """
+
+    def __init__(self, log: Path, environment: Mapping[str, str]) -> None:
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "slm_plugin.host.warm"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                text=True,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
+        self._changed = threading.Condition()
+        self._pids: dict[str, int] = {}
+        self._statuses: dict[str, int] = {}
+        self._gone = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def start(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> WarmChild:
+        """Run the host's command line with these arguments in a fork."""
+        identity = uuid.uuid4().hex
+        job = {
+            "id": identity,
+            "arguments": list(arguments),
+            "log": str(log.absolute()),
+            "environment": dict(environment),
+        }
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            with self._changed:
+                self._gone = True
+        return WarmChild(self, identity)
+
+    def wait(self, identity: str) -> int:
+        """Wait for a command's end; 1 where the importing process itself died."""
+        with self._changed:
+            self._changed.wait_for(lambda: identity in self._statuses or self._gone)
+            return self._statuses.get(identity, 1)
+
+    def pid(self, identity: str) -> int | None:
+        """Return the process id of a command that is running."""
+        with self._changed:
+            return None if identity in self._statuses else self._pids.get(identity)
+
+    def close(self) -> None:
+        """End the importing process; commands must have ended before."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            _signal_group(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._reader.join()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            # the host prints to standard output while it is imported; only our lines are JSON objects
+            if not line.startswith("{"):
+                continue
+            message = json.loads(line)
+            with self._changed:
+                if "status" in message:
+                    self._statuses[message["id"]] = message["status"]
+                elif "pid" in message:
+                    self._pids[message["id"]] = message["pid"]
+                self._changed.notify_all()
+        with self._changed:
+            self._gone = True
+            self._changed.notify_all()
+
+
+class WarmChild:
+    """A command that a :class:`WarmHost` runs."""
+
+    def __init__(self, host: WarmHost, identity: str) -> None:
+        self._host, self._identity = host, identity
+
+    def wait(self) -> int:
+        """Wait for its end and return its exit status."""
+        return self._host.wait(self._identity)
+
+    def stop(self) -> None:
+        """Ask its group to end and wait."""
+        pid = self._host.pid(self._identity)
+        if pid is not None:
+            _signal_group(pid, signal.SIGTERM)
+            killer = threading.Timer(STOP_SECONDS, _signal_group, (pid, signal.SIGKILL))
+            killer.start()
+            self.wait()
+            killer.cancel()
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to end this process when the pipeline is killed, so that nothing trains on unseen."""
+    if sys.platform == "linux":
+        _C_LIBRARY.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,109 @@
+"""What a pipeline leaves for people: ``matrix.json``, ``counts.json`` and ``summary.txt``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from slm_plugin import card
+from slm_plugin.eval.matrix import Matrix
+from slm_plugin.pipeline import records
+from slm_plugin.pipeline.plan import Gate, Pipeline
+from slm_plugin.pipeline.runner import Outcome, scores_path
+from slm_plugin.records import Score
+
+
+def write_results(pipeline: Pipeline, outcomes: Sequence[Outcome]) -> str:
+    """Write matrix, counts and summary into the output folder and return the summary."""
+    output = Path(pipeline.output)
+    matrix = read_matrix(pipeline)
+    records.write_json(output / "matrix.json", matrix.as_json())
+    records.write_json(output / "counts.json", replay_counts(pipeline))
+    summary = _summary(pipeline, matrix, outcomes)
+    records.write_text(output / "summary.txt", summary)
+    return summary
+
+
+def write_scores(path: Path, scores: Mapping[str, Score]) -> None:
+    """Write the scores of one evaluation."""
+    content = {
+        skill: {
+            "value": score.value,
+            "n": score.n,
+            "better": score.better,
+            "standard_error": score.standard_error,
+            "examples": list(score.examples),
+        }
+        for skill, score in scores.items()
+    }
+    records.write_json(path, content)
+
+
+def read_matrix(pipeline: Pipeline) -> Matrix:
+    """Collect the scores of all evaluation steps that have run."""
+    matrix = Matrix([skill.skill for skill in pipeline.skills])
+    for step in pipeline.steps:
+        if step.evaluate is None:
+            continue
+        content: Any = records.read_json(scores_path(Path(pipeline.output), step.evaluate.stage))
+        if content is not None:
+            matrix.add(step.evaluate.stage, {skill: Score(skill, **cell) for skill, cell in content.items()})
+    return matrix
+
+
+def replay_counts(pipeline: Pipeline) -> dict[str, dict[str, int]]:
+    """Return ``{stage: {data set: rows}}`` from the cards beside the adapters."""
+    counts = {}
+    for step in pipeline.steps:
+        if step.evaluate is not None and step.evaluate.adapter is not None:
+            found = card.read(Path(step.evaluate.adapter))
+            if found:
+                counts[step.evaluate.stage] = dict(found.get("replay", {}))
+    return counts
+
+
+def _summary(pipeline: Pipeline, matrix: Matrix, outcomes: Sequence[Outcome]) -> str:
+    transcript = Path(pipeline.output) / "transcript.txt"
+    parts = []
+    if transcript.is_file():
+        parts.append(transcript.read_text(encoding="utf-8").rstrip())
+    if matrix.skills:
+        parts.append(_table(matrix))
+    if pipeline.gates:
+        parts.append("\n".join(_gate_line(gate, matrix) for gate in pipeline.gates))
+    counts = [
+        f"  {stage}: {', '.join(f'{name} {rows}' for name, rows in found.items())}"
+        for stage, found in replay_counts(pipeline).items()
+        if found
+    ]
+    if counts:
+        parts.append("rows replayed\n" + "\n".join(counts))
+    total = sum(outcome.seconds for outcome in outcomes)
+    times = [f"  {o.name:<16}{o.seconds:7.1f} s{'  (finished before)' if o.skipped else ''}" for o in outcomes]
+    parts.append("time of each step (several ran at once)\n" + "\n".join(times) + f"\n  {'sum':<16}{total:7.1f} s")
+    return "\n\n".join(parts) + "\n"
+
+
+def _table(matrix: Matrix) -> str:
+    """Return the matrix as text: a row per stage, a column per skill, n and direction below."""
+    width = max(12, *(len(skill) + 2 for skill in matrix.skills))
+    first = max(8, *(len(stage) for stage in matrix.stages), 0) + 2
+    lines = ["".ljust(first) + "".join(skill.rjust(width) for skill in matrix.skills)]
+    for stage, row in zip(matrix.stages, matrix.scores, strict=True):
+        cells = ["-" if value is None else f"{value:.3f}" for value in row]
+        lines.append(stage.ljust(first) + "".join(cell.rjust(width) for cell in cells))
+    lines.append("n".ljust(first) + "".join(str(matrix.n.get(skill, "-")).rjust(width) for skill in matrix.skills))
+    directions = [matrix.better.get(skill, "-") for skill in matrix.skills]
+    lines.append("better".ljust(first) + "".join(direction.rjust(width) for direction in directions))
+    return "\n".join(lines)
+
+
+def _gate_line(gate: Gate, matrix: Matrix) -> str:
+    value = matrix.value(gate.stage, gate.skill)
+    what = f"gate {gate.stage}: {gate.skill} {gate.text()}"
+    if value is None:
+        return f"{what}: not measured"
+    if gate.passes(value):
+        return f"{what}: {value:.3f}, learned"
+    return f"{what}: {value:.3f}, STAGE NOT LEARNED; its forgetting numbers mean nothing"

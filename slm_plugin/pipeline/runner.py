@@ -1,0 +1,216 @@
+"""Runs the steps of a pipeline in order of need, several at a time, and skips what is finished."""
+
+from __future__ import annotations
+
+import graphlib
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from slm_plugin.errors import PipelineError
+from slm_plugin.pipeline import records
+from slm_plugin.pipeline.fingerprints import step_fingerprint
+from slm_plugin.pipeline.plan import Pipeline, Step, needs
+from slm_plugin.pipeline.processes import Child, CommandChild, WarmHost
+from slm_plugin.pipeline.progress import Progress
+
+LOG_TAIL_LINES = 25
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a step.
+
+    Attributes:
+        name: Name of the step.
+        seconds: How long it took, now or when it was run.
+        skipped: Whether it was finished already.
+    """
+
+    name: str
+    seconds: float
+    skipped: bool
+
+
+def run(pipeline: Pipeline, path: Path, progress: Progress) -> list[Outcome]:
+    """Run every step that is not finished.
+
+    Args:
+        pipeline: The parsed pipeline.
+        path: Its file, which evaluations read again.
+        progress: Where to report.
+
+    Returns:
+        An outcome per step, in the order of the file.
+
+    Raises:
+        PipelineError: A step failed; steps that do not need it were allowed to end.
+        KeyboardInterrupt: The user stopped it; all children have ended.
+    """
+    return _Run(pipeline, path, progress).run()
+
+
+class _Run:
+    def __init__(self, pipeline: Pipeline, path: Path, progress: Progress) -> None:
+        self.pipeline, self.path, self.progress = pipeline, path, progress
+        self.output = Path(pipeline.output)
+        self.steps = {step.name: step for step in pipeline.steps}
+        self.needs = needs(pipeline)
+        self.fingerprints: dict[str, str] = {}
+        self.outcomes: dict[str, Outcome] = {}
+        self.children: dict[str, Child] = {}
+        self.lock = threading.Lock()
+        self.stopping = False
+        self.warm: WarmHost | None = None
+
+    def run(self) -> list[Outcome]:
+        (self.output / "logs").mkdir(parents=True, exist_ok=True)
+        self._plan()
+        todo = [name for name in self.steps if name not in self.outcomes]
+        for name, outcome in self.outcomes.items():
+            self.progress.skipped(name, outcome.seconds)
+        with self._warm_host(todo), ThreadPoolExecutor(self.pipeline.jobs) as pool:
+            try:
+                self._schedule(pool, todo)
+            except BaseException:
+                self._stop_children()
+                raise
+        return [self.outcomes[name] for name in self.steps]
+
+    def _plan(self) -> None:
+        """Find out which steps are finished; a step whose upstream runs again runs again too."""
+        for name in graphlib.TopologicalSorter(dict(self.needs)).static_order():
+            step = self.steps[name]
+            upstream = {need: self.fingerprints[need] for need in self.needs[name]}
+            self.fingerprints[name] = step_fingerprint(step, self.pipeline, upstream)
+            record = records.read(self.output, name)
+            is_current = record is not None and record.fingerprint == self.fingerprints[name]
+            if is_current and all(path.exists() for path in self._outputs(step)):
+                assert record is not None
+                self.outcomes[name] = Outcome(name, record.seconds, skipped=True)
+        for name in graphlib.TopologicalSorter(dict(self.needs)).static_order():
+            if any(need not in self.outcomes for need in self.needs[name]):
+                self.outcomes.pop(name, None)
+
+    def _schedule(self, pool: ThreadPoolExecutor, todo: list[str]) -> None:
+        waiting, running = list(todo), dict[Future[Outcome], str]()
+        failures: list[PipelineError] = []
+        while waiting or running:
+            ready = [name for name in waiting if all(need in self.outcomes for need in self.needs[name])]
+            for name in ready if not failures else []:
+                waiting.remove(name)
+                running[pool.submit(self._run_step, self.steps[name])] = name
+            if not running:
+                break
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                name = running.pop(future)
+                try:
+                    self.outcomes[name] = future.result()
+                except PipelineError as error:
+                    failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def _run_step(self, step: Step) -> Outcome:
+        records.forget(self.output, step.name)
+        for path in self._outputs(step):
+            # what an interrupted run left behind must not be taken for a result, or trained on
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        log = self.output / "logs" / f"{step.name}.log"
+        started = time.monotonic()
+        with self.progress.step(step.name, self._trainer_log(step)):
+            with self.lock:
+                if self.stopping:
+                    raise PipelineError(f"step {step.name} was not started.")
+                child = self.children[step.name] = self._start(step, log)
+            status = child.wait()
+        missing = [str(path) for path in self._outputs(step) if not path.exists()]
+        if status != 0 or missing:
+            reason = f"ended with status {status}" if status else f"did not write {', '.join(missing)}"
+            raise PipelineError(f"step {step.name} {reason}; its log {log} ends:\n{_tail(log)}")
+        seconds = time.monotonic() - started
+        records.write(self.output, records.StepRecord(step.name, self.fingerprints[step.name], seconds))
+        return Outcome(step.name, seconds, skipped=False)
+
+    def _start(self, step: Step, log: Path) -> Child:
+        environment = {**self.pipeline.environment, **step.environment}
+        file = step.train or step.export
+        if file is not None:
+            arguments = [step.kind, file]
+            if self.warm is not None:
+                return self.warm.start(arguments, log, environment)
+            return CommandChild([sys.executable, "-m", "llamafactory.cli", *arguments], log, environment)
+        if step.evaluate is not None:
+            arguments = [sys.executable, "-m", "slm_plugin", "eval", str(self.path), "--step", step.name]
+            return CommandChild(arguments, log, environment)
+        known = {"python": sys.executable}
+        words = [known.get(word, word.replace("{output}", str(self.output))) for word in step.command or []]
+        return CommandChild(words, log, environment)
+
+    def _outputs(self, step: Step) -> list[Path]:
+        named = [Path(name.replace("{output}", str(self.output))) for name in step.outputs]
+        if step.train is not None:
+            named += _configured(step.train, "output_dir")
+        if step.export is not None:
+            named += _configured(step.export, "export_dir")
+        if step.evaluate is not None:
+            named.append(scores_path(self.output, step.evaluate.stage))
+        return named
+
+    def _trainer_log(self, step: Step) -> Path | None:
+        folders = _configured(step.train, "output_dir") if step.train is not None else []
+        return folders[0] / "trainer_log.jsonl" if folders else None
+
+    @contextmanager
+    def _warm_host(self, todo: list[str]) -> Iterator[None]:
+        wanted = self.pipeline.warm_host and any(self.steps[name].kind in ("train", "export") for name in todo)
+        if not wanted or _has_accelerator():
+            yield
+            return
+        self.warm = WarmHost(self.output / "logs" / "host.log", self.pipeline.environment)
+        try:
+            yield
+        finally:
+            self.warm.close()
+
+    def _stop_children(self) -> None:
+        with self.lock:
+            self.stopping = True
+            children = list(self.children.values())
+        for child in children:
+            child.stop()
+
+
+def scores_path(output: Path, stage: str) -> Path:
+    """Return where an evaluation step leaves its scores."""
+    return output / "scores" / f"{stage}.json"
+
+
+def _configured(host_yaml: str, key: str) -> list[Path]:
+    value = OmegaConf.select(OmegaConf.load(host_yaml), key)
+    return [Path(value)] if value else []
+
+
+def _has_accelerator() -> bool:
+    import torch
+
+    return torch.accelerator.is_available()
+
+
+def _tail(log: Path) -> str:
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
+    except OSError:
+        return "(no log)"
+    return "\n".join(f"  {line}" for line in lines[-LOG_TAIL_LINES:])
+
+

@@ -1,0 +1,172 @@
+"""Write the reference pages from the code: ``python -m slm_plugin.reference [--check] [folder]``.
+
+The hooks come from :mod:`slm_plugin.hookspecs`, the keys from the models of the ``slm:`` block and
+the options of the built-in mitigations and probes; their docstrings are the text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import re
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import annotated_types
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from slm_plugin import hookspecs
+from slm_plugin.config import SlmBlock, UnitsConfig
+from slm_plugin.plugins import Registry
+
+NOTE = "<!-- Written by `python -m slm_plugin.reference` from the code's docstrings; edit those. -->\n\n"
+
+
+def hooks_page() -> str:
+    """Return the page of all extension points, in the order of their file."""
+    parts = [f"# Hooks\n\n{NOTE}{markdown(_without_title(hookspecs.__doc__ or ''))}\n"]
+    for title, group in (("Register hooks", hookspecs.RegisterHooks), ("Stage hooks", hookspecs.StageHooks)):
+        parts.append(f"## {title}\n\n{markdown(inspect.getdoc(group) or '')}\n")
+        tree = ast.parse(textwrap.dedent(inspect.getsource(group))).body[0]
+        assert isinstance(tree, ast.ClassDef)
+        for node in tree.body:
+            if isinstance(node, ast.FunctionDef):
+                text = markdown(ast.get_docstring(node) or "")
+                parts.append(f"### {node.name}\n\n```python\n{_signature(node)}\n```\n\n{text}\n")
+    return "\n".join(parts)
+
+
+def keys_page() -> str:
+    """Return the page of the ``slm:`` block and the options of what it can name."""
+    registry = Registry.load(entry_points=False)
+    parts = [
+        f"# Keys of the `slm:` block\n\n{NOTE}"
+        "The block stands in a LLaMA-Factory YAML beside the host's own keys, or on its command line:"
+        " `slm.stage=asr`, or `--slm '{\"stage\": \"asr\"}'`. Unknown keys are refused.\n",
+        _table("slm", SlmBlock),
+        _table("slm.units", UnitsConfig),
+    ]
+    for kind, catalogue in (("mitigation", registry.mitigations), ("probe", registry.probes)):
+        for name in catalogue.names():
+            parts.append(_table(f"{name} ({kind})", catalogue.get(name).Options, catalogue.get(name)))
+    return "\n".join(parts)
+
+
+PAGES = {"hooks.md": hooks_page, "slm-keys.md": keys_page}
+
+
+def markdown(docstring: str) -> str:
+    """Turn a Google docstring with reStructuredText roles into Markdown."""
+    text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", inspect.cleandoc(docstring)).replace("``", "`")
+    text = re.sub(r"^(\S[^\n]*)::\n\n((?:    .*\n?|\n)+)", _code_block, text, flags=re.MULTILINE)
+    text = re.sub(r"^(Returns|Args|Raises|Attributes|Source):\n((?: {4}.*\n?)+)", _section, text, flags=re.MULTILINE)
+    return text.strip()
+
+
+def _code_block(match: re.Match[str]) -> str:
+    return f"{match[1]}:\n\n```\n{textwrap.dedent(match[2]).strip()}\n```\n\n"
+
+
+def _section(match: re.Match[str]) -> str:
+    return f"*{match[1]}:* {' '.join(textwrap.dedent(match[2]).split())}\n"
+
+
+def _without_title(docstring: str) -> str:
+    return docstring.split("\n", 1)[1] if "\n" in docstring else ""
+
+
+def _signature(node: ast.FunctionDef) -> str:
+    arguments = [ast.unparse(argument) for argument in node.args.args if argument.arg != "self"]
+    returns = ast.unparse(node.returns) if node.returns else "None"
+    line = f"def {node.name}({', '.join(arguments)}) -> {returns}"
+    return line if len(line) <= 100 else f"def {node.name}(\n    " + ",\n    ".join(arguments) + f",\n) -> {returns}"
+
+
+def _table(title: str, model: type[BaseModel], owner: type | None = None) -> str:
+    about = markdown(inspect.getdoc(owner or model) or "").split("\n\n")[0]
+    lines = [f"## {title}\n", f"{about}\n"]
+    if not model.model_fields:
+        return "\n".join([*lines, "No options.\n"])
+    lines += ["| key | value | default | meaning |", "|---|---|---|---|"]
+    for name, field in model.model_fields.items():
+        meaning = " ".join(markdown(field.description or "").split())
+        cells = [f"`{name}`", _show(field), _default(field), meaning]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _show(field: FieldInfo) -> str:
+    limits = ", ".join(_limits(field.metadata))
+    return _value(field.annotation) + (f", {limits}" if limits else "")
+
+
+def _value(annotation: Any) -> str:
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Literal:
+        return " or ".join(f"`{choice}`" for choice in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_value(part) for part in arguments if part is not types.NoneType)
+    if origin is list:
+        return f"list of {_value(arguments[0])}"
+    if origin is dict:
+        return f"mapping of {_value(arguments[0])} to {_value(arguments[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "mapping, see below"
+    words = {int: "whole number", float: "number", str: "text", bool: "true or false", Any: "anything"}
+    return words.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+def _limits(metadata: list[Any]) -> Iterator[str]:
+    for limit in metadata:
+        match limit:
+            case annotated_types.Ge(bound):
+                yield f"at least {bound:,}"
+            case annotated_types.Gt(bound):
+                yield f"above {bound:,}"
+            case annotated_types.Le(bound):
+                yield f"at most {bound:,}"
+            case annotated_types.Lt(bound):
+                yield f"below {bound:,}"
+            case annotated_types.MinLen(length):
+                yield f"{length} or more"
+            case annotated_types.MaxLen(length):
+                yield f"{length} or fewer"
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    return "" if value is None or value in ([], {}) else f"`{value}`"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the pages, or with ``--check`` say which differ; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m slm_plugin.reference", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, fail where a page is out of date")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("docs/reference"), help="where the pages are")
+    chosen = parser.parse_args(arguments)
+    pages = {chosen.folder / name: make() for name, make in PAGES.items()}
+    outdated = [path for path, text in pages.items() if not path.is_file() or path.read_text("utf-8") != text]
+    if chosen.check:
+        for path in outdated:
+            sys.stderr.write(f"{path} does not match the code; run: python -m slm_plugin.reference {chosen.folder}\n")
+        return 1 if outdated else 0
+    for path in outdated:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        temporary.write_text(pages[path], encoding="utf-8")
+        temporary.replace(path)
+        sys.stdout.write(f"wrote {path}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""What every test shares: the tree's root, the built-in registry, and an environment without a network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from slm_plugin.plugins import Registry
+
+# before any test imports the libraries that read them
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    """What the built-ins offer, without outside plugins."""
+    return Registry.load(entry_points=False)
+
+
+@pytest.fixture(scope="session")
+def uv(root: Path) -> str:
+    """The uv program: the one on PATH, else the one that ``make setup`` put into ``.uv``."""
+    own = root / ".uv" / "bin" / "uv"
+    found = shutil.which("uv") or (str(own) if own.is_file() else None)
+    if found is None:
+        pytest.skip("uv is needed: pip install uv")
+    return found

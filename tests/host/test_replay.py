@@ -1,0 +1,143 @@
+"""Replay through the host: counts, neutrality, epochs, streams, and the errors before training starts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from host.world import UNITS, train_config
+from safetensors.torch import load_file
+
+from slm_plugin import card
+from slm_plugin.errors import ConfigError, DataError
+from slm_plugin.host import trainer
+
+pytestmark = [pytest.mark.host, pytest.mark.xdist_group("host")]
+
+
+def block(sources, stage="tts", **options):
+    return {
+        "stage": stage,
+        "units": {"count": UNITS},
+        "mitigations": [{"replay": {"sources": sources, **options}}],
+    }
+
+
+@pytest.fixture
+def seen_rows(monkeypatch):
+    """Record the ids of every row that training looks at, in order."""
+    rows = []
+    stock = trainer.with_hooks
+
+    def spying(cls):
+        hooked = stock(cls)
+        plain = hooked.compute_loss
+
+        def compute_loss(self, model, inputs, *args, **kwargs):
+            rows.extend(tuple(ids[ids != self.processing_class.pad_token_id].tolist()) for ids in inputs["input_ids"])
+            return plain(self, model, inputs, *args, **kwargs)
+
+        hooked.compute_loss = compute_loss
+        return hooked
+
+    from llamafactory.train.sft import workflow
+
+    monkeypatch.setattr(workflow, "CustomSeq2SeqTrainer", spying(workflow.CustomSeq2SeqTrainer.__mro__[1]))
+    return rows
+
+
+def test_rows_are_the_floor_of_ratio_times_current_and_stand_beside_the_adapter(
+    units_base, data, run_host, tmp_path, slm_log
+):
+    # 40 rows of tts: floor(.05 * 40) = 2, floor(.24 * 40) = 9, floor(.5 * 40) = 20 of the 10 there are
+    slm = block({"asr": 0.05, "sqa": 0.24, "llm": 0.5})
+    run_host(train_config(units_base, data, tmp_path / "tts", stage="tts", slm=slm))
+    assert card.read(tmp_path / "tts")["replay"] == {"asr": 2, "sqa": 9, "llm": 20}
+    expected = "replay: 40 rows of the current stage + asr 2 of 40 (once), sqa 9 of 20 (once), llm 20 of 10 (once)"
+    assert expected in slm_log()
+
+
+def test_ratio_zero_trains_bit_for_bit_as_without_replay(units_base, data, run_host, tmp_path):
+    run_host(train_config(units_base, data, tmp_path / "with", stage="tts", slm=block({"asr": 0.0})))
+    run_host(train_config(units_base, data, tmp_path / "without", stage="tts"))
+    one, other = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("with", "without"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_training_sees_each_current_row_once_and_replayed_rows_besides(
+    units_base, data, run_host, tmp_path, seen_rows
+):
+    slm = block({"llm": 0.25})
+    config = train_config(
+        units_base, data, tmp_path / "tts", stage="tts", slm=slm, max_steps=-1, num_train_epochs=1.0
+    )
+    run_host(config)
+    # 40 current rows + floor(.25 * 40) = 10 replayed ones, which are all 10 of the source, each once
+    assert len(seen_rows) == 50
+    assert len(set(seen_rows)) == 50
+
+
+def test_epoch_resampling_shows_unseen_rows_first(units_base, data, run_host, tmp_path, seen_rows):
+    slm = block({"asr": 0.5}, stage="llm", resample="epoch")
+    config = train_config(
+        units_base, data, tmp_path / "llm", stage="llm", slm=slm, max_steps=-1, num_train_epochs=4.0
+    )
+    run_host(config)
+    # 10 current rows + 5 of 40 in each of 4 epochs: 20 different ones of the source
+    assert len(seen_rows) == 60
+    replayed = [row for row in seen_rows if seen_rows.count(row) == 1]
+    assert len(replayed) == 20
+
+
+def test_drawing_once_repeats_the_same_rows_in_every_epoch(units_base, data, run_host, tmp_path, seen_rows):
+    slm = block({"asr": 0.5}, stage="llm")
+    config = train_config(
+        units_base, data, tmp_path / "llm", stage="llm", slm=slm, max_steps=-1, num_train_epochs=4.0
+    )
+    run_host(config)
+    assert len(set(seen_rows)) == 15
+    assert all(seen_rows.count(row) == 4 for row in seen_rows)
+
+
+def test_a_streamed_stage_draws_by_probability(units_base, data, run_host, tmp_path, seen_rows):
+    slm = block({"asr": 0.5}, stage="llm")
+    config = train_config(
+        units_base,
+        data,
+        tmp_path / "llm",
+        stage="llm",
+        slm=slm,
+        streaming=True,
+        max_steps=3,
+        # the host cuts a streamed file into as many shards as there are workers
+        dataloader_num_workers=1,
+        buffer_size=4,
+    )
+    run_host(config)
+    # .5 / (1 + .5)
+    assert card.read(tmp_path / "llm")["replay_probability"] == {"asr": pytest.approx(1 / 3)}
+    assert len(seen_rows) == 12
+
+
+def test_a_missing_source_is_refused_with_the_nearest_name(units_base, data, run_host, tmp_path):
+    with pytest.raises(ConfigError, match="the source 'asrr' is not in .*dataset_info.json. Did you mean 'asr'"):
+        run_host(train_config(units_base, data, tmp_path / "x", stage="tts", slm=block({"asrr": 0.1})))
+
+
+def test_an_empty_source_is_refused_before_training(units_base, data, run_host, tmp_path):
+    with pytest.raises(DataError, match="'empty' has no usable row"):
+        run_host(train_config(units_base, data, tmp_path / "x", stage="tts", slm=block({"empty": 0.1})))
+    assert not (tmp_path / "x" / "adapter_model.safetensors").exists()
+
+
+def test_a_source_tokenised_for_another_vocabulary_is_refused(units_base, llm, data, run_host, tmp_path):
+    saved = {"tokenized_path": str(tmp_path / "tokens")}
+    run_host(train_config(units_base, data, tmp_path / "a", stage="tts", slm=block({"llm": 0.1}), **saved))
+    assert json.loads((tmp_path / "tokens-replay-llm" / "slm_vocabulary.json").read_text())["units"] == UNITS
+    # the same folders serve a second run with another ratio: mixing comes after tokenising
+    run_host(train_config(units_base, data, tmp_path / "b", stage="tts", slm=block({"llm": 0.2}), **saved))
+    assert card.read(tmp_path / "b")["replay"] == {"llm": 8}
+    other = {"stage": "tts", "units": {"count": UNITS + 5}}
+    with pytest.raises(DataError, match="tokenised for another vocabulary"):
+        run_host(train_config(llm, data, tmp_path / "c", stage="tts", slm=other, **saved))
