@@ -21,12 +21,12 @@ BUILT_INS = (
     "slm_plugin.stages.asr",
     "slm_plugin.stages.tts",
     "slm_plugin.stages.sqa",
-    #"slm_plugin.speech.mel_kmeans",
+    "slm_plugin.speech.mel_kmeans",
     "slm_plugin.mitigations.replay",
-    #"slm_plugin.eval.probes.text_match",
-    #"slm_plugin.eval.probes.speech_recognition",
-    #"slm_plugin.eval.probes.speech_synthesis",
-    #"slm_plugin.eval.probes.spoken_qa",
+    "slm_plugin.eval.probes.text_match",
+    "slm_plugin.eval.probes.speech_recognition",
+    "slm_plugin.eval.probes.speech_synthesis",
+    "slm_plugin.eval.probes.spoken_qa",
 )
 """Modules of this package that register something; a test keeps the list equal to the folders."""
 

@@ -123,6 +123,7 @@ class Score:
         better: Which direction is an improvement.
         standard_error: Standard error of ``value``; None where it has no meaning.
         examples: A few ``{"prompt", "expected", "answer"}`` mappings for people to read.
+        notes: Further numbers to read the score by, such as the error rate of the recogniser that scored it.
     """
 
     skill: str
@@ -131,3 +132,4 @@ class Score:
     better: Literal["higher", "lower"]
     standard_error: float | None = None
     examples: Sequence[Mapping[str, Any]] = ()
+    notes: Mapping[str, float] = field(default_factory=dict)

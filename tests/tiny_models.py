@@ -87,7 +87,7 @@ def make_model(
         folder: Where to write; made when absent.
         tie: Whether input and output embeddings are one matrix.
         units: Unit tokens in the vocabulary.
-        hidden: Width, a multiple of 8 (four heads of ``hidden / 4``, two of them for keys and values).
+        hidden: Width, a multiple of 64.
         layers: Number of layers.
         seed: Seed of the weights; torch's global generator is left as it was.
 
@@ -103,8 +103,9 @@ def make_model(
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        # heads of 32, the smallest that vLLM's CPU attention has
+        num_attention_heads=hidden // 32,
+        num_key_value_heads=max(1, hidden // 64),
         max_position_embeddings=8192,
         tie_word_embeddings=tie,
         bos_token_id=tokenizer.bos_token_id,

@@ -1,6 +1,6 @@
 """Write the untrained base model of the tiny world: a tokenizer and a random Llama.
 
-    python examples/tiny/make_base.py runs/tiny/random_base
+Run ``python examples/tiny/make_base.py runs/demo/random_base``.
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from slm_plugin.errors import EngineError
+from slm_plugin.errors import EngineError, SlmError
 from slm_serve.backends.http import HttpBackend
+from slm_serve.backends.protocol import SamplingParams
 
 START_LIMIT_S = 900.0
 STOP_LIMIT_S = 20.0
@@ -57,10 +58,10 @@ class Engine:
 
     def start(self) -> None:
         """Start the process; :meth:`ready` waits for it."""
-        arguments = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *self._arguments()]
+        command = self._command()
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                arguments,
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -69,10 +70,10 @@ class Engine:
             )
 
     async def ready(self) -> None:
-        """Wait until the server answers.
+        """Wait until the server has generated a first token.
 
         Raises:
-            EngineError: It ended, or did not answer in time; the message holds the end of its log.
+            EngineError: It ended, failed, or did not answer in time; the message holds the end of its log.
         """
         assert self._process is not None, "start() comes first"
         backend = self.backend()
@@ -85,6 +86,7 @@ class Engine:
                 if time.monotonic() > limit:
                     raise EngineError(f"vLLM did not answer within {START_LIMIT_S:.0f} s. {self._tail()}")
                 await asyncio.sleep(_POLL_S)
+            await self._try(backend)
         finally:
             await backend.close()
 
@@ -103,13 +105,22 @@ class Engine:
         self._process.wait()
         self._process = None
 
-    def _arguments(self) -> list[str]:
+    async def _try(self, backend: HttpBackend) -> None:
+        # some models load and then fail: their shapes are met only by the first request
+        try:
+            async for _ in backend.generate([0], SamplingParams(max_tokens=1), self.model):
+                pass
+        except SlmError as error:
+            raise EngineError(f"vLLM loaded the model but cannot run it: {error} {self._tail()}") from error
+
+    def _command(self) -> list[str]:
         names = list(dict.fromkeys([Path(self.model).resolve().name, self.model]))
-        arguments = ["--model", self.model, "--host", "127.0.0.1", "--port", str(self._port)]
-        arguments += ["--served-model-name", *names, "--disable-uvicorn-access-log"]
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+        command += ["--model", self.model, "--host", "127.0.0.1", "--port", str(self._port)]
+        command += ["--served-model-name", *names, "--disable-uvicorn-access-log"]
         if on_cpu():
-            arguments += cpu_arguments(read_config(self.model))
-        return arguments + self._extra
+            command += cpu_arguments(read_config(self.model))
+        return command + self._extra
 
     def _tail(self) -> str:
         with self.log_path.open(encoding="utf-8", errors="replace") as log:

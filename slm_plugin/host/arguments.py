@@ -13,6 +13,7 @@ from slm_plugin import card
 from slm_plugin.config import SlmConfig, UnitsConfig, parse_block
 from slm_plugin.errors import ConfigError, DataError, Problem, suggest
 from slm_plugin.host import runtime, surface
+from slm_plugin.host.overrides import with_named_overrides
 from slm_plugin.records import PoolDraw
 
 
@@ -32,6 +33,7 @@ def patch(parser: ModuleType) -> None:
     FinetuningArguments.__qualname__ = stock.__qualname__
     for arguments in (parser._TRAIN_ARGS, parser._INFER_ARGS, parser._EVAL_ARGS):
         arguments[:] = [FinetuningArguments if cls is stock else cls for cls in arguments]
+    parser.read_args = with_named_overrides(parser.read_args)
     parser.get_train_args = _wrap(parser.get_train_args)
     parser.get_infer_args = _wrap(parser.get_infer_args)
 
@@ -46,16 +48,16 @@ def _wrap(parse_args: Any) -> Any:
             runtime.activate(None)
             return parsed
         surface.require()
-        config = parse_block(finetuning.slm, runtime.registry(), _where(args))
-        config = _with_adapter_units(config, by_name["ModelArguments"], _where(args))
-        _apply(config, by_name, _where(args))
+        config = parse_block(finetuning.slm, runtime.registry(), _where())
+        config = _with_adapter_units(config, by_name["ModelArguments"], _where())
+        _apply(config, by_name, _where())
         return parsed
 
     return wrapped
 
 
-def _where(args: Any) -> str:
-    if args is None and len(sys.argv) > 1 and Path(sys.argv[1]).suffix in (".yaml", ".yml"):
+def _where() -> str:
+    if len(sys.argv) > 1 and Path(sys.argv[1]).suffix in (".yaml", ".yml"):
         return f"{Path(sys.argv[1]).name}: slm"
     return "slm"
 

@@ -21,6 +21,7 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
         "_TRAIN_ARGS": None,
         "_INFER_ARGS": None,
         "_EVAL_ARGS": None,
+        "read_args": ("args",),
         "get_train_args": ("args",),
         "get_infer_args": ("args",),
     },
@@ -69,8 +70,6 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
     },
     "llamafactory.train.tuner": {
         "export_model": ("args",),
-        "get_infer_args": ("args",),
-        "read_args": ("args",),
     },
 }
 """Host module -> symbol -> parameter names; None where only its presence matters."""

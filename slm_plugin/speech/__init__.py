@@ -1,0 +1,1 @@
+"""Speech and units: codecs, recordings, words in time."""

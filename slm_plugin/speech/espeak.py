@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -78,7 +79,7 @@ class Espeak:
         self._callback = _Callback(self._collect)
         self._library.espeak_SetSynthCallback(self._callback)
 
-    def _collect(self, wave: ctypes._Pointer, n_samples: int, events: ctypes._Pointer) -> int:
+    def _collect(self, wave: Any, n_samples: int, events: Any) -> int:
         if wave and n_samples > 0:
             self._chunks.append(np.ctypeslib.as_array(wave, (n_samples,)).copy())
         position = 0

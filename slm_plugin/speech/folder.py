@@ -19,9 +19,7 @@ CONFIG, TENSORS = "config.json", "codec.safetensors"
 Settings = TypeVar("Settings", bound=Strict)
 
 
-def write_folder(
-    folder: Path, kind: str, settings: Strict, tensors: dict[str, np.ndarray], fingerprint: str
-) -> None:
+def write_folder(folder: Path, kind: str, settings: Strict, tensors: dict[str, np.ndarray], fingerprint: str) -> None:
     """Write a codec folder; it appears whole or not at all, and replaces one that is there."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -60,9 +58,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def read_folder(
-    folder: Path, kind: str, settings: type[Settings]
-) -> tuple[Settings, dict[str, np.ndarray], str]:
+def read_folder(folder: Path, kind: str, settings: type[Settings]) -> tuple[Settings, dict[str, np.ndarray], str]:
     """Return settings, tensors and fingerprint of a codec folder of one kind.
 
     Raises:

@@ -39,8 +39,11 @@ class MelFrames:
     floor: float = 3e-3
 
     @cached_property
-    def filters_MF(self) -> np.ndarray:
-        """Triangular filters, evenly spaced on the mel scale 2595 log10(1 + f/700), rows summing to 1."""
+    def filters(self) -> np.ndarray:
+        """Triangular filters, evenly spaced on the mel scale 2595 log10(1 + f/700), ``(M, F)``.
+
+        Rows sum to 1.
+        """
         edges_mel = np.linspace(_to_mel(self.low_hz), _to_mel(self.high_hz), self.n_mels + 2)
         edges = 700.0 * (10.0 ** (edges_mel / 2595.0) - 1.0)
         frequencies = np.fft.rfftfreq(self.n_fft, 1.0 / self.sample_rate_hz)
@@ -53,9 +56,9 @@ class MelFrames:
         return triangles / triangles.sum(1, keepdims=True)
 
     @cached_property
-    def spread_MF(self) -> np.ndarray:
-        """Weights that spread band amplitudes back over the bins: each bin takes a mean of its bands."""
-        weights = self.filters_MF / self.filters_MF.max(1, keepdims=True)
+    def spread(self) -> np.ndarray:
+        """Weights that spread band amplitudes back over the bins: a mean of its own each, ``(M, F)``."""
+        weights = self.filters / self.filters.max(1, keepdims=True)
         total = weights.sum(0)
         return weights / np.where(total > 0.0, total, 1.0)
 
@@ -74,12 +77,12 @@ class MelFrames:
         frames = sliding_window_view(padded, self.window)[:: self.hop][:n_frames]
         # dividing by half the window makes a full-scale sine about 1 in its bin
         spectrum_TF = np.abs(np.fft.rfft(frames * np.hanning(self.window), self.n_fft)) / (self.window / 4)
-        return np.log(spectrum_TF @ self.filters_MF.T + self.floor)
+        return np.log(spectrum_TF @ self.filters.T + self.floor)
 
     def amplitudes(self, log_mel_TM: np.ndarray) -> np.ndarray:
         """Return the smooth amplitude spectrum of log-mel frames, ``(T, F)``: the way back, up to detail."""
         bands_TM = np.maximum(np.exp(log_mel_TM) - self.floor, 0.0)
-        return bands_TM @ self.spread_MF
+        return bands_TM @ self.spread
 
 
 def cepstra(log_mel_TM: np.ndarray, n_cepstra: int) -> np.ndarray:

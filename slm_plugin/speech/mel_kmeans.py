@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
@@ -90,12 +89,11 @@ class MelKmeansCodec:
         self.rate_hz = settings.sample_rate_hz / settings.hop
         self.sample_rate_hz = settings.sample_rate_hz
         self.folds_runs = settings.folds_runs
+        self.fingerprint = self._fingerprint()
         self.frames = frames_of(settings)
         self.synthesiser = GriffinLim(hop=settings.synthesis_hop, window=4 * settings.synthesis_hop)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """Twelve hex digits over the settings and tensors."""
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(self.settings.model_dump_json().encode())
         for name in TENSORS:
             digest.update(np.ascontiguousarray(self._tensors[name]).tobytes())

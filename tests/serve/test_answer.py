@@ -48,7 +48,12 @@ def test_without_sections_text_is_the_answer_and_units_are_only_spoken():
 
 
 def test_a_written_answer_with_paragraphs_stays_apart_from_the_spoken_words():
-    assert parse(["q\n\none\n\ntwo\n\nthree ", (1,)], sections=True, speech=True) == ("q", "one\n\ntwo", "three ", (1,))
+    assert parse(["q\n\none\n\ntwo\n\nthree ", (1,)], sections=True, speech=True) == (
+        "q",
+        "one\n\ntwo",
+        "three ",
+        (1,),
+    )
 
 
 def test_missing_sections_leave_what_there_is():
@@ -88,7 +93,8 @@ def test_pieces_leave_as_soon_as_they_are_sure():
 
 items = st.lists(
     st.one_of(
-        st.text(alphabet="ab \n", min_size=1, max_size=8), st.lists(st.integers(0, 9), min_size=1, max_size=3).map(tuple)
+        st.text(alphabet="ab \n", min_size=1, max_size=8),
+        st.lists(st.integers(0, 9), min_size=1, max_size=3).map(tuple),
     ),
     max_size=8,
 )

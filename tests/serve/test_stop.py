@@ -29,7 +29,10 @@ def test_of_two_stop_strings_the_one_complete_first_counts():
     assert scan(["abcd"], ["abcd", "bc"]) == ("a", True)
 
 
-@given(st.lists(st.text(alphabet="abc", max_size=4), max_size=6), st.lists(st.text("abc", min_size=1, max_size=3), max_size=3))
+@given(
+    st.lists(st.text(alphabet="abc", max_size=4), max_size=6),
+    st.lists(st.text("abc", min_size=1, max_size=3), max_size=3),
+)
 def test_the_result_is_that_of_reading_letter_by_letter(pieces, stops):
     whole = "".join(pieces)
     ends = [end for end in range(1, len(whole) + 1) if any(whole[:end].endswith(stop) for stop in stops)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
 from world.tokenizer import MAX_LENGTH
 
 WIDTH, LAYERS, HEADS = 128, 4, 4

@@ -10,10 +10,9 @@ import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from slm_plugin.speech.interleave import render
 from world.facts import Fact
 from world.speech import Spoken
-
-from slm_plugin.speech.interleave import render
 
 INSTRUCTIONS = ("please repeat the following words : ", "repeat the following words : ", "please repeat : ")
 Row = dict[str, Any]

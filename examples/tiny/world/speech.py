@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from world.script import Line
 
 from slm_plugin.errors import DataError
 from slm_plugin.records import Utterance
@@ -14,6 +13,7 @@ from slm_plugin.speech.audio import prepare
 from slm_plugin.speech.espeak import Espeak
 from slm_plugin.speech.interleave import Segment, interleave
 from slm_plugin.speech.mel_kmeans import MelKmeansCodec
+from world.script import Line
 
 VOICE = "en-us"
 
@@ -60,6 +60,3 @@ def encode(line: Line, utterance: Utterance, codec: MelKmeansCodec) -> Spoken:
 def at_rate(utterance: Utterance, sample_rate_hz: int) -> np.ndarray:
     """Return the wave of an utterance at another rate, ``(N,)``."""
     return prepare(utterance.wave_N, utterance.sample_rate_hz, sample_rate_hz)
-
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
 from world.words import ROLES, WRITTEN
 
 BREAK = "\n\n"

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-NUMBERS = tuple("zero one two three four five six seven eight nine ten".split())
-PEOPLE = tuple("anna tom peter maria david susan george helen victor nora simon rosa".split())
+from itertools import chain
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+NUMBERS = _words("zero one two three four five six seven eight nine ten")
+PEOPLE = _words("anna tom peter maria david susan george helen victor nora simon rosa")
 VALUES = {
-    "colour": tuple("red blue green yellow white black purple orange".split()),
-    "animal": tuple("dog cat horse rabbit monkey tiger elephant spider".split()),
-    "city": tuple("paris london tokyo madrid moscow cairo berlin havana".split()),
-    "food": tuple("bread cheese apple soup pizza honey banana rice".split()),
-    "job": tuple("doctor teacher farmer pilot singer lawyer baker soldier".split()),
+    "colour": _words("red blue green yellow white black purple orange"),
+    "animal": _words("dog cat horse rabbit monkey tiger elephant spider"),
+    "city": _words("paris london tokyo madrid moscow cairo berlin havana"),
+    "food": _words("bread cheese apple soup pizza honey banana rice"),
+    "job": _words("doctor teacher farmer pilot singer lawyer baker soldier"),
 }
 """What a person may have, by attribute."""
 
-OTHERS = tuple(
+OTHERS = _words(
     "window river mountain happy garden winter summer music table paper silver letter water fire morning"
-    " evening house street flower island".split()
+    " evening house street flower island"
 )
 """Words that no fact speaks of."""
 
-QUESTION_WORDS = tuple("what is the of plus".split())
-INSTRUCTION_WORDS = tuple("repeat reverse last first please following words speak out loud :".split())
+QUESTION_WORDS = _words("what is the of plus")
+INSTRUCTION_WORDS = _words("repeat reverse last first please following words speak out loud :")
 """Words that are read but never spoken in this world."""
 
-SPOKEN = tuple(
-    sorted(
-        {*NUMBERS, *PEOPLE, *VALUES, *OTHERS, *QUESTION_WORDS, *(value for values in VALUES.values() for value in values)}
-    )
-)
+SPOKEN = tuple(sorted({*NUMBERS, *PEOPLE, *VALUES, *chain.from_iterable(VALUES.values()), *OTHERS, *QUESTION_WORDS}))
 WRITTEN = tuple(sorted({*SPOKEN, *INSTRUCTION_WORDS}))
 ROLES = ("system", "user", "assistant")
 """Words of the chat template."""

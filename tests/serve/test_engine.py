@@ -1,0 +1,104 @@
+"""The parts of starting vLLM that need no vLLM; the real one is in test_vllm.py."""
+
+import socket
+import sys
+
+import pytest
+
+from slm_plugin.errors import ConfigError, EngineError
+from slm_serve import engine as engine_module
+from slm_serve.cli import listen, read_keys
+from slm_serve.engine import Engine, cpu_arguments, engine_environment, free_port, read_config
+
+
+def test_the_environment_of_a_cpu_engine():
+    given = {"PATH": "x", "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "3"}
+    result = engine_environment(given, cpu=True)
+    assert result == {"PATH": "x", "TORCHDYNAMO_DISABLE": "1", "OMP_NUM_THREADS": "3"}
+    assert engine_environment(given, cpu=False) == {"PATH": "x", "OMP_NUM_THREADS": "3"}
+    assert "PYTHONDONTWRITEBYTECODE" in given
+
+
+def test_the_cache_of_a_cpu_engine_holds_four_sequences():
+    config = {
+        "max_position_embeddings": 131_072,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 64,
+    }
+    arguments = cpu_arguments(config)
+    # 2 * 16 layers * 8 heads * 64 numbers * 4 bytes = 64 KiB a token; 4 * 8192 tokens are 2 GiB
+    assert arguments[arguments.index("--kv-cache-memory-bytes") + 1] == str(2 * 2**30)
+    assert arguments[arguments.index("--max-model-len") + 1] == "8192"
+    assert "--enforce-eager" in arguments
+    assert arguments[arguments.index("--dtype") + 1] == "float32"
+
+
+def test_the_cache_of_a_tiny_model_is_64_mebibytes():
+    arguments = cpu_arguments({"max_position_embeddings": 512, "hidden_size": 64, "num_attention_heads": 2})
+    assert arguments[-1] == str(64 * 2**20)
+    assert arguments[arguments.index("--max-model-len") + 1] == "512"
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path):
+    with pytest.raises(EngineError, match="config.json cannot be read"):
+        read_config(str(tmp_path))
+
+
+@pytest.mark.anyio
+async def test_an_engine_that_dies_tells_the_end_of_its_log(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_module, "on_cpu", lambda: False)
+    engine = Engine("nowhere", tmp_path / "log")
+    program = "import sys; print('the reason', file=sys.stderr); sys.exit(3)"
+    monkeypatch.setattr(engine, "_command", lambda: [sys.executable, "-c", program])
+    engine.start()
+    with pytest.raises(EngineError, match=r"code 3 while starting(.|\n)*the reason"):
+        await engine.ready()
+    engine.stop()
+
+
+def test_stopping_ends_the_children_of_the_engine_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_module, "on_cpu", lambda: False)
+    engine = Engine("nowhere", tmp_path / "log")
+    # a parent that dies at once on SIGTERM and a child that will not hear of it, holding a pipe open
+    child = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
+    parent = (
+        "import signal, subprocess, sys;"
+        f"subprocess.Popen([sys.executable, '-c', {child!r}], stdout=open({str(tmp_path / 'fifo')!r}, 'w'));"
+        "signal.pause()"
+    )
+    monkeypatch.setattr(engine, "_command", lambda: [sys.executable, "-c", parent])
+    import os
+
+    os.mkfifo(tmp_path / "fifo")
+    engine.start()
+    with (tmp_path / "fifo").open() as pipe:
+        assert pipe.readline() == "up\n"
+        engine.stop()
+        # the end of the pipe: nobody is left that holds it
+        assert pipe.read() == ""
+
+
+def test_a_free_port_can_be_listened_on():
+    port = free_port()
+    with listen("127.0.0.1", port) as listener:
+        assert listener.getsockname()[1] == port
+
+
+def test_a_taken_port_is_told_before_anything_is_loaded():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"127.0.0.1:{port} cannot be listened on"):
+            listen("127.0.0.1", port)
+
+
+def test_keys_are_one_a_line(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text("# ours\none\n\n  two \n")
+    assert read_keys(path) == ["one", "two"]
+    path.write_text("# none\n")
+    with pytest.raises(ConfigError, match="holds no key"):
+        read_keys(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_keys(tmp_path / "absent")
