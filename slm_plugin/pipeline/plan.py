@@ -39,7 +39,7 @@ class Step(Strict):
     """Any command line; ``{output}`` stands for the pipeline's output folder, ``python`` for ours."""
 
     inputs: list[str] = Field(default_factory=list)
-    """Further files and folders whose change makes the step run again."""
+    """Further files and folders, written by no step, whose change makes the step run again."""
 
     outputs: list[str] = Field(default_factory=list)
     """Files and folders that must be there for the step to count as finished."""

@@ -34,6 +34,7 @@ def write_scores(path: Path, scores: Mapping[str, Score]) -> None:
             "better": score.better,
             "standard_error": score.standard_error,
             "examples": list(score.examples),
+            "notes": dict(score.notes),
         }
         for skill, score in scores.items()
     }

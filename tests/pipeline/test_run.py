@@ -1,0 +1,229 @@
+"""``slm run``: order, resume, what runs again and what does not, failures and interruption."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from slm_plugin.errors import ConfigError, PipelineError
+from slm_plugin.pipeline import plan, results, runner
+from slm_plugin.pipeline.progress import Progress
+from slm_plugin.plugins import Registry
+
+SILENT = Console(file=open(os.devnull, "w"))  # noqa: SIM115  # closed by the interpreter
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return Registry.load(entry_points=False)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def appending(name, text, **more):
+    """Make a step that appends a line to ``name``, so that its runs can be counted."""
+    code = f"open({name!r}, 'a').write({text!r} + chr(10))"
+    return {"command": ["python", "-c", code], **more}
+
+
+def write(folder, steps, **more):
+    path = folder / "pipeline.yaml"
+    path.write_text(yaml.safe_dump({"output": "out", "steps": steps, **more}))
+    return path
+
+
+def run(path, registry):
+    with Progress(SILENT) as progress:
+        return runner.run(plan.load(path, registry), path, progress)
+
+
+def lines(name):
+    return Path(name).read_text().split() if Path(name).exists() else []
+
+
+def test_steps_run_in_order_of_need_and_finished_ones_are_skipped(folder, registry):
+    steps = [
+        {"name": "one", **appending("log", "one")},
+        {"name": "two", **appending("log", "two")},
+        {"name": "three", "needs": ["one"], **appending("log", "three")},
+    ]
+    first = run(write(folder, steps), registry)
+    assert [outcome.skipped for outcome in first] == [False] * 3
+    assert lines("log")[0] == "one"
+    assert sorted(lines("log")) == ["one", "three", "two"]
+    again = run(write(folder, steps), registry)
+    assert [outcome.skipped for outcome in again] == [True] * 3
+    assert len(lines("log")) == 3
+
+
+def test_a_changed_input_runs_its_step_and_what_depends_on_it_again(folder, registry):
+    Path("data").write_text("1")
+    steps = [
+        {"name": "one", **appending("log", "one"), "inputs": ["data"]},
+        {"name": "two", **appending("log", "two")},
+        {"name": "apart", "needs": [], **appending("log", "apart")},
+    ]
+    run(write(folder, steps), registry)
+    Path("data").write_text("2")
+    outcomes = run(write(folder, steps), registry)
+    assert [outcome.skipped for outcome in outcomes] == [False, False, True]
+
+
+def test_a_missing_output_runs_the_step_again(folder, registry):
+    steps = [{"name": "one", **appending("log", "one"), "outputs": ["log"]}]
+    run(write(folder, steps), registry)
+    Path("log").unlink()
+    assert not run(write(folder, steps), registry)[0].skipped
+    assert lines("log") == ["one"]
+
+
+def test_a_failed_step_shows_the_end_of_its_log_and_what_was_finished_stays_so(folder, registry):
+    broken = {"name": "two", "command": ["python", "-c", "import sys; sys.exit('no such microphone')"]}
+    steps = [{"name": "one", **appending("log", "one")}, broken, {"name": "three", **appending("log", "three")}]
+    with pytest.raises(PipelineError, match=r"step two ended with status 1; its log .*\n  no such microphone"):
+        run(write(folder, steps), registry)
+    mended = [steps[0], {"name": "two", **appending("log", "two")}, steps[2]]
+    outcomes = run(write(folder, mended), registry)
+    assert [outcome.skipped for outcome in outcomes] == [True, False, False]
+    assert lines("log") == ["one", "two", "three"]
+
+
+def test_a_step_that_writes_nothing_it_promised_fails(folder, registry):
+    steps = [{"name": "one", **appending("log", "one"), "outputs": ["{output}/answer.wav"]}]
+    with pytest.raises(PipelineError, match="step one did not write out/answer.wav"):
+        run(write(folder, steps), registry)
+
+
+def test_two_jobs_run_at_the_same_time(folder, registry):
+    # each waits until the other has started: with one job at a time neither would end
+    code = (
+        "import pathlib, sys, time\n"
+        "mine, other = sys.argv[1:]\n"
+        "pathlib.Path(mine).touch()\n"
+        "end = time.monotonic() + 60\n"
+        "while not pathlib.Path(other).exists():\n"
+        "    assert time.monotonic() < end\n"
+        "    time.sleep(.01)\n"
+    )
+    steps = [
+        {"name": "left", "needs": [], "command": ["python", "-c", code, "l", "r"]},
+        {"name": "right", "needs": [], "command": ["python", "-c", code, "r", "l"]},
+    ]
+    assert len(run(write(folder, steps, jobs=2), registry)) == 2
+
+
+def test_killed_at_any_point_it_goes_on_where_it_was_and_leaves_no_child(folder, registry):
+    waiting = "import os, pathlib, time; pathlib.Path('pid').write_text(str(os.getpid())); time.sleep(600)"
+    steps = [{"name": "one", **appending("log", "one")}, {"name": "two", "command": ["python", "-c", waiting]}]
+    path = write(folder, steps)
+    for number in (signal.SIGINT, signal.SIGKILL):
+        Path("pid").unlink(missing_ok=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "slm_plugin", "run", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        child = int(_wait_for(lambda: lines("pid"))[0])
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+        _wait_for(lambda child=child: not _is_alive(child))
+        assert "Traceback" not in output
+    assert lines("log") == ["one"]
+    mended = [steps[0], {"name": "two", **appending("log", "two")}]
+    assert [outcome.skipped for outcome in run(write(folder, mended), registry)] == [True, False]
+
+
+def _wait_for(condition):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen within a minute")
+
+
+def _is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
+    except OSError:
+        return False
+
+
+def test_all_mistakes_of_a_pipeline_file_are_told_at_once(folder, registry):
+    steps = [
+        {"name": "one", "train": "nowhere.yaml"},
+        {"name": "two", "needs": ["on"], "command": ["python"]},
+        {"name": "one", "needs": [], "command": ["python"]},
+    ]
+    more = {
+        "skills": [{"skill": "qa", "probe": "text_mach"}],
+        "gates": [{"stage": "asr", "skill": "q", "at_least": 0.5}],
+    }
+    with pytest.raises(ConfigError) as caught:
+        plan.load(write(folder, steps, **more), registry)
+    told = "\n".join(str(problem) for problem in caught.value.problems)
+    for text in (
+        "two steps are called 'one'",
+        "there is no file nowhere.yaml",
+        "no step is called 'on'. Did you mean 'one'?",
+        "no probe is called 'text_mach'. Did you mean 'text_match'?",
+        "no step evaluates 'asr'",
+        "no skill is called 'q'",
+    ):
+        assert text in told
+
+
+def test_a_step_of_two_kinds_and_a_circle_are_refused(folder, registry):
+    both = [{"name": "one", "train": "a.yaml", "command": ["python"]}]
+    with pytest.raises(ConfigError, match=r"exactly one of .* given: train, command"):
+        plan.load(write(folder, both), registry)
+    circle = [
+        {"name": "one", "needs": ["two"], "command": ["python"]},
+        {"name": "two", "needs": ["one"], "command": ["python"]},
+    ]
+    with pytest.raises(ConfigError, match="in a circle"):
+        plan.load(write(folder, circle), registry)
+
+
+def test_the_summary_says_which_gates_are_not_met(folder, registry):
+    steps = [
+        {"name": "base_eval", "needs": [], "evaluate": {"model": "m", "stage": "base"}},
+        {"name": "asr_eval", "needs": [], "evaluate": {"model": "m", "adapter": "a", "stage": "asr"}},
+    ]
+    more = {
+        "skills": [{"skill": "qa", "probe": "text_match", "options": {"data": "d"}}],
+        "gates": [
+            {"stage": "base", "skill": "qa", "at_least": 0.9},
+            {"stage": "asr", "skill": "qa", "at_most": 0.1},
+        ],
+    }
+    pipeline = plan.load(write(folder, steps, **more), registry)
+    Path("out/scores").mkdir(parents=True)
+    for stage, value in (("base", 0.95), ("asr", 0.5)):
+        cell = {"value": value, "n": 20, "better": "higher"}
+        Path(f"out/scores/{stage}.json").write_text(json.dumps({"qa": cell}))
+    Path("a").mkdir()
+    Path("a/slm.json").write_text(json.dumps({"replay": {"text": 7}}))
+    summary = results.write_results(pipeline, [runner.Outcome("base_eval", 1.5, skipped=False)])
+    assert "gate base: qa at least 0.9: 0.950, learned" in summary
+    assert "gate asr: qa at most 0.1: 0.500, STAGE NOT LEARNED" in summary
+    assert Path("out/summary.txt").read_text() == summary
+    assert json.loads(Path("out/counts.json").read_text()) == {"asr": {"text": 7}}
+    assert json.loads(Path("out/matrix.json").read_text()) == {
+        "stages": ["base", "asr"],
+        "skills": ["qa"],
+        "scores": [[0.95], [0.5]],
+        "n": {"qa": 20},
+        "better": {"qa": "higher"},
+    }
