@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import uvicorn
@@ -32,7 +34,8 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     vllm_url: Annotated[
-        str | None, typer.Option(help="Use the vLLM server at this address instead of starting one.")
+        str | None,
+        typer.Option(help="Use the vLLM server at this address instead of starting one; its key is VLLM_API_KEY."),
     ] = None,
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with one accepted key a line; without it every key is accepted.")
@@ -48,6 +51,8 @@ def serve(
 
     Prints `ready http://HOST:PORT` when requests will be answered.
     """
+    folder = Path(tempfile.mkdtemp(prefix="slm-serve-"))
+    log = engine_log or folder / "vllm.log"
     try:
         keys = read_keys(api_key_file) if api_key_file else []
         listener = listen(host, port)
@@ -58,13 +63,15 @@ def serve(
                 listener,
                 host,
                 lambda backend: create_app(Service(tokenizer, vocabulary, speech, backend, codec), keys),
-                None if vllm_url else _engine(model, engine_log, engine_argument or []),
+                None if vllm_url else Engine(model, log, engine_argument or []),
                 vllm_url,
             )
         )
     except SlmError as error:
         typer.echo(f"slm serve: {error}", err=True)
         raise typer.Exit(1) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_keys(path: Path) -> list[str]:
@@ -99,12 +106,6 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _engine(model: str, log: Path | None, extra: list[str]) -> Engine:
-    if log is None:
-        log = Path(tempfile.mkdtemp(prefix="slm-serve-")) / "vllm.log"
-    return Engine(model, log, extra)
-
-
 async def _run(
     listener: socket.socket,
     host: str,
@@ -125,7 +126,7 @@ async def _run(
             backend = engine.backend()
         else:
             assert url is not None, "an engine or an address is needed"
-            backend = HttpBackend(url)
+            backend = HttpBackend(url, os.environ.get("VLLM_API_KEY"))
             await _check(backend)
         server = Gateway(make_app(backend), listener, host)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -146,9 +147,9 @@ async def _check(backend: HttpBackend) -> None:
         raise EngineError(f"no vLLM server answers at {backend.url}; --vllm-url takes the address of a running one.")
 
 
-async def _unless(stopping: asyncio.Event, work: object) -> bool:
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
     """Wait for some work; return False, with the work cancelled, when asked to stop first."""
-    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    task = asyncio.create_task(work)
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
     stop.cancel()

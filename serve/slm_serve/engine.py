@@ -58,10 +58,10 @@ class Engine:
 
     def start(self) -> None:
         """Start the process; :meth:`ready` waits for it."""
-        command = self._command()
+        leash = [sys.executable, "-m", "slm_serve.leash", str(os.getpid())]
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                command,
+                [*leash, *self._command()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

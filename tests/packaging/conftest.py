@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -22,13 +23,22 @@ def build(root: Path, kind: str, folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def wheel(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(root, "wheel", tmp_path_factory.mktemp("wheel"))
+def tree(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository as it is now, so that a file edited meanwhile upsets no comparison."""
+    copy = tmp_path_factory.mktemp("tree") / "slm_plugin"
+    left_out = (".venv", ".uv", ".git", "runs", "dist", "build", "__pycache__", ".*_cache", ".hypothesis", ".coverage*")
+    shutil.copytree(root, copy, ignore=shutil.ignore_patterns(*left_out))
+    return copy
 
 
 @pytest.fixture(scope="session")
-def sdist(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(root, "sdist", tmp_path_factory.mktemp("sdist"))
+def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tree, "wheel", tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def sdist(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tree, "sdist", tmp_path_factory.mktemp("sdist"))
 
 
 @pytest.fixture

@@ -45,32 +45,32 @@ def test_the_wheel_holds_two_packages_and_the_autoload_files_at_its_root(wheel: 
     assert {name for name in tops if not name.endswith(".dist-info")} == {"slm_plugin", "slm_serve", *AUTOLOAD}
 
 
-def test_the_wheel_holds_every_file_of_the_packages_and_no_test_or_example(wheel: Path, root: Path):
+def test_the_wheel_holds_every_file_of_the_packages_and_no_test_or_example(wheel: Path, tree: Path):
     packed = {name for name in files_of(wheel) if name.split("/")[0] in ("slm_plugin", "slm_serve")}
     on_disk = {
         str(path.relative_to(base))
-        for base, package in ((root, "slm_plugin"), (root / "serve", "slm_serve"))
+        for base, package in ((tree, "slm_plugin"), (tree / "serve", "slm_serve"))
         for path in (base / package).rglob("*")
-        if path.is_file() and path.suffix != ".pyc" and not path.name.endswith(".new")
+        if path.is_file() and path.name not in AUTOLOAD
     }
     assert packed == on_disk
     assert not [name for name in files_of(wheel) if "test" in name or "examples" in name]
 
 
-def test_the_autoload_files_at_the_root_are_those_of_the_package(wheel: Path):
+def test_the_autoload_files_at_the_root_are_those_of_the_tree(wheel: Path, tree: Path):
     files = files_of(wheel)
     for name in AUTOLOAD:
-        assert files[name] == files[f"slm_plugin/host/autoload/{name}"]
+        assert files[name] == (tree / "slm_plugin/host/autoload" / name).read_bytes()
 
 
-def test_the_wheel_says_its_licence_and_carries_it(wheel: Path, root: Path):
+def test_the_wheel_says_its_licence_and_carries_it(wheel: Path, tree: Path):
     files = files_of(wheel)
     (metadata,) = (content for name, content in files.items() if name.endswith(".dist-info/METADATA"))
     headers = email.message_from_bytes(metadata)
     assert headers["License-Expression"] == "Apache-2.0"
     assert headers["Requires-Python"] == ">=3.11"
     (licence,) = (content for name, content in files.items() if name.endswith("/licenses/LICENSE"))
-    assert licence == (root / "LICENSE").read_bytes()
+    assert licence == (tree / "LICENSE").read_bytes()
 
 
 def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path):

@@ -8,6 +8,7 @@ import openai
 import pytest
 import soundfile
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
 from serve.sounds import recording, spoken
 
 pytestmark = pytest.mark.anyio

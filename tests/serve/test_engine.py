@@ -1,6 +1,9 @@
 """The parts of starting vLLM that need no vLLM; the real one is in test_vllm.py."""
 
+import os
+import signal
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -42,7 +45,7 @@ def test_the_cache_of_a_tiny_model_is_64_mebibytes():
 
 
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
-    with pytest.raises(EngineError, match="config.json cannot be read"):
+    with pytest.raises(EngineError, match=r"config\.json cannot be read"):
         read_config(str(tmp_path))
 
 
@@ -69,8 +72,6 @@ def test_stopping_ends_the_children_of_the_engine_too(tmp_path, monkeypatch):
         "signal.pause()"
     )
     monkeypatch.setattr(engine, "_command", lambda: [sys.executable, "-c", parent])
-    import os
-
     os.mkfifo(tmp_path / "fifo")
     engine.start()
     with (tmp_path / "fifo").open() as pipe:
@@ -78,6 +79,26 @@ def test_stopping_ends_the_children_of_the_engine_too(tmp_path, monkeypatch):
         engine.stop()
         # the end of the pipe: nobody is left that holds it
         assert pipe.read() == ""
+
+
+def test_an_engine_ends_when_its_gateway_is_killed(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    # the engine holds the pipe open for as long as it lives
+    fifo = str(tmp_path / "fifo")
+    child = f"import signal; pipe = open({fifo!r}, 'w'); print('up', file=pipe, flush=True); signal.pause()"
+    gateway = (
+        "import signal, sys; from pathlib import Path; from slm_serve import engine;"
+        "engine.on_cpu = lambda: False;"
+        f"running = engine.Engine('nowhere', Path({str(tmp_path / 'log')!r}));"
+        f"running._command = lambda: [sys.executable, '-c', {child!r}];"
+        "running.start(); signal.pause()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", gateway])
+    with (tmp_path / "fifo").open() as pipe:
+        assert pipe.readline() == "up\n"
+        process.send_signal(signal.SIGKILL)
+        assert pipe.read() == ""
+    assert process.wait() == -signal.SIGKILL
 
 
 def test_a_free_port_can_be_listened_on():

@@ -33,7 +33,7 @@ async def whole(service: Service, chat: Chat, events: AsyncIterator[Event]) -> d
                 end = event
     assert end is not None, "a generation ended without an end"
     chat.remember(service, end)
-    extension = Extension(heard=heard, answer=answer if chat.ticket else None) if chat.job.sections else None
+    extension = Extension(heard=heard, answer=(answer or None) if chat.ticket else None) if chat.job.sections else None
     audio = None
     if chat.ticket is not None and chat.request.audio is not None:
         file = await service.in_worker(pack, bytes(samples), chat.request.audio.format)
