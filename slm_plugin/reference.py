@@ -24,6 +24,7 @@ from pydantic.fields import FieldInfo
 
 from slm_plugin import hookspecs
 from slm_plugin.config import SlmBlock, UnitsConfig
+from slm_plugin.pipeline import plan
 from slm_plugin.plugins import Registry
 
 NOTE = "<!-- Written by `python -m slm_plugin.reference` from the code's docstrings; edit those. -->\n\n"
@@ -49,7 +50,7 @@ def keys_page() -> str:
     parts = [
         f"# Keys of the `slm:` block\n\n{NOTE}"
         "The block stands in a LLaMA-Factory YAML beside the host's own keys, or on its command line:"
-        " `slm.stage=asr`, or `--slm '{\"stage\": \"asr\"}'`. Unknown keys are refused.\n",
+        ' `slm.stage=asr`, or `--slm \'{"stage": "asr"}\'`. Unknown keys are refused.\n',
         _table("slm", SlmBlock),
         _table("slm.units", UnitsConfig),
     ]
@@ -59,7 +60,15 @@ def keys_page() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"hooks.md": hooks_page, "slm-keys.md": keys_page}
+def pipeline_page() -> str:
+    """Return the page of the keys of a pipeline file."""
+    parts = [f"# Keys of a pipeline file\n\n{NOTE}`slm run PIPELINE.yaml` runs it. Unknown keys are refused.\n"]
+    models = {"": plan.Pipeline, "steps": plan.Step, "steps.evaluate": plan.Evaluation}
+    models |= {"skills": plan.Skill, "gates": plan.Gate}
+    return "\n".join([*parts, *(_table(title or "top level", model) for title, model in models.items())])
+
+
+PAGES = {"hooks.md": hooks_page, "slm-keys.md": keys_page, "pipeline-keys.md": pipeline_page}
 
 
 def markdown(docstring: str) -> str:

@@ -13,6 +13,8 @@ from slm_plugin.plugins import Registry
 # before any test imports the libraries that read them
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# the processes that tests start import torch and the host: minutes in all where none may keep its bytecode
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import pytest
-import tiny_models
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny_models
 from slm_plugin.errors import VocabularyError
 from slm_plugin.vocabulary import (
     UnitVocabulary,

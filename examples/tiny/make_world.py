@@ -16,15 +16,14 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
+from slm_plugin.records import Utterance
+from slm_plugin.speech.mel_kmeans import MelKmeansCodec, MelKmeansSettings, load_tiny
+from slm_plugin.speech.mel_kmeans_fit import fit
 from world import rows, text
 from world.facts import Fact, all_facts
 from world.files import write_lines, write_parquet, write_wave
 from world.script import SEED, Line, lines
 from world.speech import Spoken, at_rate, encode, speak
-
-from slm_plugin.records import Utterance
-from slm_plugin.speech.mel_kmeans import MelKmeansCodec, MelKmeansSettings, load_tiny
-from slm_plugin.speech.mel_kmeans_fit import fit
 
 HERE = Path(__file__).parent
 CODEC = Path(__file__).parents[2] / "slm_plugin" / "speech" / "tiny_codec"

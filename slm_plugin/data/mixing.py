@@ -68,7 +68,7 @@ class Source:
     resample: str
 
 
-class MixedDataset(torch.utils.data.Dataset):
+class MixedDataset(torch.utils.data.Dataset[Any]):
     """The current stage's rows followed by drawn rows; ``epoch`` sources are drawn afresh by ``set_epoch``.
 
     Args:

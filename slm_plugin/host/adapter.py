@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import functools
-from types import ModuleType
 from typing import Any
 
 from slm_plugin.host import runtime
 
 
-def patch(adapter: ModuleType) -> None:
+def patch(adapter: Any) -> None:
     """Fill in the LoRA options that the host has no key for, where it builds them."""
     stock = adapter._setup_lora_tuning
 
@@ -27,9 +26,7 @@ def patch(adapter: ModuleType) -> None:
         if extra:
             adapter.LoraConfig = functools.partial(real, **extra)
         try:
-            return stock(
-                config, model, model_args, finetuning_args, is_trainable, cast_trainable_params_to_fp32
-            )
+            return stock(config, model, model_args, finetuning_args, is_trainable, cast_trainable_params_to_fp32)
         finally:
             adapter.LoraConfig = real
 

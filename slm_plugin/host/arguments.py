@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from slm_plugin import card
@@ -17,7 +16,7 @@ from slm_plugin.host.overrides import with_named_overrides
 from slm_plugin.records import PoolDraw
 
 
-def patch(parser: ModuleType) -> None:
+def patch(parser: Any) -> None:
     """Give the host's finetuning arguments a field ``slm`` and put the block in force after parsing."""
     runtime.show_errors_plainly()
     stock = parser.FinetuningArguments
@@ -26,7 +25,7 @@ def patch(parser: ModuleType) -> None:
     class FinetuningArguments(stock):  # type: ignore[misc, valid-type]
         """The host's arguments with our block beside them."""
 
-        slm: dict | str | None = dataclasses.field(
+        slm: dict | str | None = dataclasses.field(  # type: ignore[type-arg]  # as the host's parser reads it
             default=None, metadata={"help": "slm_plugin options: a YAML mapping, or JSON on the command line."}
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 from slm_plugin.host import runtime
@@ -53,7 +52,7 @@ def make_converter(dataset_attr: Any, data_args: Any, stage: str) -> StageConver
     return StageConverter(dataset_attr, data_args, stage, count)
 
 
-def patch(converter: ModuleType) -> None:
+def patch(converter: Any) -> None:
     """Register one format per stage through the host's own door."""
     for stage in runtime.registry().stages.names():
         converter.register_dataset_converter(PREFIX + stage, functools.partial(make_converter, stage=stage))

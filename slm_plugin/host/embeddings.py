@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from slm_plugin.embedding import start_from_covariance
 from slm_plugin.host import runtime
 
 
-def patch(patcher: ModuleType) -> None:
+def patch(patcher: Any) -> None:
     """Seed the host's resizing and spare it the covariance that it computes and throws away.
 
     transformers fills new rows from a multivariate normal (minutes at 128k x 2048) and the host then

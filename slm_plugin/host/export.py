@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from slm_plugin import card
 from slm_plugin.host import runtime
 
 
-def patch(tuner: ModuleType) -> None:
+def patch(tuner: Any) -> None:
     """Let the host export, then write ``slm.json`` beside the model and fire ``slm_export``."""
     stock = tuner.export_model
 

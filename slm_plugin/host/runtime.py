@@ -60,7 +60,6 @@ class Active:
             facts=dict(self.facts),
         )
 
-
     def unit_record(self) -> dict[str, Any] | None:
         """Return the unit vocabulary as ``slm.json`` records it; None without units."""
         if self.vocabulary is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from slm_plugin.errors import DataError
 from slm_plugin.host import runtime
 
 
-def patch(loader: ModuleType) -> None:
+def patch(loader: Any) -> None:
     """Count dropped and over-long rows, and drop the latter where ``long_samples: drop`` asks for it."""
     stock = loader._get_preprocessed_dataset
 

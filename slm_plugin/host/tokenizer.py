@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from types import ModuleType
 from typing import Any
 
 from slm_plugin.host import runtime
 from slm_plugin.vocabulary import UnitVocabulary
 
 
-def patch(loader: ModuleType) -> None:
+def patch(loader: Any) -> None:
     """Extend the tokenizer right after the host's own changes to it, for training, export and chat alike."""
     stock = loader.patch_tokenizer
 

@@ -39,22 +39,22 @@ class CardCallback(TrainerCallback):
             card.write(folder, self.content)
 
 
-def with_hooks(stock: type) -> type:
+def with_hooks(stock: Any) -> Any:
     """Return a subclass of the host's trainer that fires the hooks; without a block it is the host's."""
 
     class HookedTrainer(stock):
         """The host's trainer; see :mod:`slm_plugin.hookspecs` for what fires when."""
 
+        optimizer: Any
+
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
-            self.slm = runtime.active()
+            self.slm: Any = runtime.active()
             if self.slm is None:
                 return
             if hasattr(self.model, "peft_config"):
                 # PEFT's automatic choice writes every embedding matrix three times
-                self.model.save_pretrained = functools.partial(
-                    self.model.save_pretrained, save_embedding_layers=False
-                )
+                self.model.save_pretrained = functools.partial(self.model.save_pretrained, save_embedding_layers=False)
             if isinstance(self.train_dataset, MixedDataset):
                 self.add_callback(EpochCallback(self.train_dataset))
             self.slm_card = make_card(self.slm, self.model)

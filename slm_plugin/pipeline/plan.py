@@ -180,7 +180,9 @@ def _check_steps(pipeline: Pipeline, where: str) -> list[Problem]:
         spot = f"{where}.steps[{position}] ({step.name})"
         for need in step.needs or []:
             if need not in names:
-                problems.append(Problem(f"{spot}.needs", f"no step is called {need!r}. {suggest(need, names, 'Steps')}"))
+                problems.append(
+                    Problem(f"{spot}.needs", f"no step is called {need!r}. {suggest(need, names, 'Steps')}")
+                )
         for key in ("train", "export"):
             file = getattr(step, key)
             if file is not None and not Path(file).is_file():
@@ -189,7 +191,9 @@ def _check_steps(pipeline: Pipeline, where: str) -> list[Problem]:
         try:
             tuple(graphlib.TopologicalSorter(dict(needs(pipeline))).static_order())
         except graphlib.CycleError as error:
-            problems.append(Problem(f"{where}.steps", f"steps need each other in a circle: {' -> '.join(error.args[1])}."))
+            problems.append(
+                Problem(f"{where}.steps", f"steps need each other in a circle: {' -> '.join(error.args[1])}.")
+            )
     return problems
 
 
@@ -210,7 +214,11 @@ def _check_skills(pipeline: Pipeline, registry: Registry, where: str) -> list[Pr
     for position, gate in enumerate(pipeline.gates):
         spot = f"{where}.gates[{position}]"
         if gate.stage not in stages:
-            problems.append(Problem(f"{spot}.stage", f"no step evaluates {gate.stage!r}. {suggest(gate.stage, stages)}"))
+            problems.append(
+                Problem(f"{spot}.stage", f"no step evaluates {gate.stage!r}. {suggest(gate.stage, stages)}")
+            )
         if gate.skill not in columns:
-            problems.append(Problem(f"{spot}.skill", f"no skill is called {gate.skill!r}. {suggest(gate.skill, columns)}"))
+            problems.append(
+                Problem(f"{spot}.skill", f"no skill is called {gate.skill!r}. {suggest(gate.skill, columns)}")
+            )
     return problems

@@ -212,5 +212,3 @@ def _tail(log: Path) -> str:
     except OSError:
         return "(no log)"
     return "\n".join(f"  {line}" for line in lines[-LOG_TAIL_LINES:])
-
-

@@ -80,7 +80,11 @@ def test_a_new_epoch_redraws_only_the_sources_that_ask_for_it():
 def test_any_number_of_loader_workers_sees_the_same_epoch(workers):
     mixed = mixture()
     loader = torch.utils.data.DataLoader(
-        mixed, batch_size=None, num_workers=workers, persistent_workers=workers > 0, multiprocessing_context="fork" if workers else None
+        mixed,
+        batch_size=None,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        multiprocessing_context="fork" if workers else None,
     )
     for epoch in (0, 1, 2):
         mixed.set_epoch(epoch)

@@ -58,7 +58,8 @@ def test_interleaved_text_of_another_form_is_refused(value):
 
 
 @pytest.mark.parametrize(
-    ("instruction", "expected"), [("say:", "say: anna"), ("say: ", "say: anna"), ("say:\n", "say:\nanna"), ("", "anna")]
+    ("instruction", "expected"),
+    [("say:", "say: anna"), ("say: ", "say: anna"), ("say:\n", "say:\nanna"), ("", "anna")],
 )
 def test_an_instruction_and_text_are_joined_by_one_blank_at_most(instruction, expected):
     assert rows.join(instruction, "anna") == expected

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host.world import export_config, write_data
 
+from host.world import export_config, write_data
 from tiny_models import make_model
 
 
@@ -45,7 +45,9 @@ def tied_llm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def units_base(llm: Path, run_host: Callable[[dict[str, Any]], None], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def units_base(
+    llm: Path, run_host: Callable[[dict[str, Any]], None], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     folder = tmp_path_factory.mktemp("bases") / "untied"
     run_host(export_config(llm, folder))
     return folder

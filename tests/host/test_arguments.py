@@ -7,8 +7,8 @@ import sys
 
 import pytest
 import yaml
-from host.world import train_config
 
+from host.world import train_config
 from slm_plugin.errors import ConfigError, DataError
 from slm_plugin.host import runtime
 

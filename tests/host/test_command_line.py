@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from host.world import UNITS, export_config, train_config
 from safetensors.torch import load_file
 
+from host.world import UNITS, export_config, train_config
 from slm_plugin import card
 
 pytestmark = [pytest.mark.host, pytest.mark.xdist_group("command_line")]
@@ -54,7 +54,9 @@ def replayed(data):
     }
 
 
-def test_two_torchrun_processes_know_the_block_and_replay_the_same_rows(units_base, data, replayed, run_host, tmp_path):
+def test_two_torchrun_processes_know_the_block_and_replay_the_same_rows(
+    units_base, data, replayed, run_host, tmp_path
+):
     # two processes with batches of 2 see the same 4 rows per step as one process with a batch of 4
     both = {"slm": replayed, "stage": "tts", "max_steps": 4}
     config = train_config(units_base, data, tmp_path / "two", **both, per_device_train_batch_size=2)

@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
-from host.world import UNITS, train_config
 from safetensors.torch import load_file
 
+from host.world import UNITS, train_config
 from slm_plugin import card
 from slm_plugin.errors import ConfigError, DataError
 from slm_plugin.host import trainer
@@ -69,9 +69,7 @@ def test_training_sees_each_current_row_once_and_replayed_rows_besides(
     units_base, data, run_host, tmp_path, seen_rows
 ):
     slm = block({"llm": 0.25})
-    config = train_config(
-        units_base, data, tmp_path / "tts", stage="tts", slm=slm, max_steps=-1, num_train_epochs=1.0
-    )
+    config = train_config(units_base, data, tmp_path / "tts", stage="tts", slm=slm, max_steps=-1, num_train_epochs=1.0)
     run_host(config)
     # 40 current rows + floor(.25 * 40) = 10 replayed ones, which are all 10 of the source, each once
     assert len(seen_rows) == 50
@@ -80,9 +78,7 @@ def test_training_sees_each_current_row_once_and_replayed_rows_besides(
 
 def test_epoch_resampling_shows_unseen_rows_first(units_base, data, run_host, tmp_path, seen_rows):
     slm = block({"asr": 0.5}, stage="llm", resample="epoch")
-    config = train_config(
-        units_base, data, tmp_path / "llm", stage="llm", slm=slm, max_steps=-1, num_train_epochs=4.0
-    )
+    config = train_config(units_base, data, tmp_path / "llm", stage="llm", slm=slm, max_steps=-1, num_train_epochs=4.0)
     run_host(config)
     # 10 current rows + 5 of 40 in each of 4 epochs: 20 different ones of the source
     assert len(seen_rows) == 60
@@ -92,9 +88,7 @@ def test_epoch_resampling_shows_unseen_rows_first(units_base, data, run_host, tm
 
 def test_drawing_once_repeats_the_same_rows_in_every_epoch(units_base, data, run_host, tmp_path, seen_rows):
     slm = block({"asr": 0.5}, stage="llm")
-    config = train_config(
-        units_base, data, tmp_path / "llm", stage="llm", slm=slm, max_steps=-1, num_train_epochs=4.0
-    )
+    config = train_config(units_base, data, tmp_path / "llm", stage="llm", slm=slm, max_steps=-1, num_train_epochs=4.0)
     run_host(config)
     assert len(set(seen_rows)) == 15
     assert all(seen_rows.count(row) == 4 for row in seen_rows)

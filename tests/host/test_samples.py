@@ -10,6 +10,7 @@ import copy
 import json
 
 import pytest
+
 from host.world import UNITS, train_config, write_data
 
 pytestmark = [pytest.mark.host, pytest.mark.xdist_group("host")]

@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
-from host.world import UNITS, export_config, train_config
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from host.world import UNITS, export_config, train_config
 from slm_plugin import card
 
 pytestmark = [pytest.mark.host, pytest.mark.xdist_group("host")]
@@ -123,7 +123,9 @@ def test_empty_rows_are_dropped_and_counted(units_base, data, run_host, tmp_path
     mixed = tmp_path / "data"
     mixed.mkdir()
     text = (data / "libri.jsonl").read_text()
-    (mixed / "libri.jsonl").write_text(text + json.dumps({**json.loads(text.splitlines()[0]), "discrete_unit": []}) + "\n")
+    (mixed / "libri.jsonl").write_text(
+        text + json.dumps({**json.loads(text.splitlines()[0]), "discrete_unit": []}) + "\n"
+    )
     (mixed / "dataset_info.json").write_text((data / "dataset_info.json").read_text())
     run_host(train_config(units_base, mixed, tmp_path / "asr"))
     assert "asr: 40 of 41 rows, 1 dropped as empty or invalid" in slm_log()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from host.world import UNITS, export_config, train_config
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from host.world import UNITS, export_config, train_config
 from slm_plugin import card
 from slm_plugin.vocabulary import UnitVocabulary
 

@@ -20,12 +20,11 @@ PARSER = "llamafactory.hparams.parser"
 
 @pytest.fixture
 def other_host(monkeypatch: pytest.MonkeyPatch):
-    """A host whose ``export_model`` takes something else and whose ``get_infer_args`` is gone."""
+    """A host whose ``export_model`` takes something else and whose ``load_model`` is gone."""
     module = types.ModuleType(TUNER)
     module.export_model = lambda config, device: None
-    module.read_args = lambda args: None
     monkeypatch.setitem(sys.modules, TUNER, module)
-    monkeypatch.setattr(surface, "SURFACE", {TUNER: surface.SURFACE[TUNER]})
+    monkeypatch.setattr(surface, "SURFACE", {TUNER: {"export_model": ("args",), "load_model": None}})
     monkeypatch.setattr(surface, "installed_version", lambda: "0.9.9")
     return module
 
@@ -54,7 +53,7 @@ def test_another_signature_is_one_line_that_names_expected_and_found(other_host:
     assert "\n" not in text
     assert text.startswith("this slm_plugin is written for LLaMA-Factory 0.9.5, installed is 0.9.9: ")
     assert f"{TUNER}.export_model takes (config, device), expected (args)" in text
-    assert f"{TUNER}.get_infer_args is missing" in text
+    assert f"{TUNER}.load_model is missing" in text
 
 
 def test_a_module_that_is_not_loaded_yet_is_not_blamed(monkeypatch: pytest.MonkeyPatch):

@@ -8,8 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import tiny_models
 import yaml
+
+import tiny_models
 
 pytestmark = pytest.mark.host
 

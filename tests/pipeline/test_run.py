@@ -132,7 +132,10 @@ def test_killed_at_any_point_it_goes_on_where_it_was_and_leaves_no_child(folder,
     for number in (signal.SIGINT, signal.SIGKILL):
         Path("pid").unlink(missing_ok=True)
         process = subprocess.Popen(
-            [sys.executable, "-m", "slm_plugin", "run", path], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [sys.executable, "-m", "slm_plugin", "run", path],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         child = int(_wait_for(lambda: lines("pid"))[0])
         process.send_signal(number)

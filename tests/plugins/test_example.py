@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny_models
 from slm_plugin.config import parse_block
 from slm_plugin.hookspecs import RegisterHooks, StageHooks
 from slm_plugin.plugins import Registry
 from slm_plugin.speech.codecs import load_codec
 
-WORDS = "the cat dog sat mat please repeat following words say echo what your name hello world this speech text".split() * 2
+WORDS = ["the", "cat", "dog", "sat", "mat", "please", "repeat", "following", "words", "say", "echo", "what", "your", "name", "hello", "world", "this", "speech", "text"] * 2
 N_CHATS = 30
 
 

@@ -14,6 +14,7 @@ import openai
 import psutil
 import pytest
 import soundfile
+from safetensors.numpy import load_file, save_file
 
 from serve.sounds import recording, spoken
 from slm_plugin.speech.mel_kmeans import MelKmeansSettings
@@ -42,6 +43,13 @@ def codec(tmp_path_factory) -> Path:
     return folder
 
 
+def favour_units(model: Path) -> None:
+    """Make unit tokens a third more likely to be loud, so that a random model speaks now and then."""
+    tensors = load_file(model / "model.safetensors")
+    tensors["lm_head.weight"][-UNITS:] *= 1.3
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+
+
 def start(model: Path, codec: Path, *more: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "slm_serve.cli", "--model", str(model), "--codec", str(codec), "--port", "0"]
     return subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -66,6 +74,7 @@ class Server:
 def server(tmp_path_factory, codec):
     folder = tmp_path_factory.mktemp("serve")
     model = make_model(folder / "model", units=UNITS)
+    favour_units(model)
     (folder / "keys").write_text("key\n")
     log = folder / "vllm.log"
     process = start(model, codec, "--api-key-file", str(folder / "keys"), "--engine-log", str(log))
@@ -129,7 +138,6 @@ def test_spoken_answers_are_the_same_whole_and_streamed(server):
     audio = whole.choices[0].message.audio
     assert whole.usage.prompt_tokens_details.audio_tokens > 10
     assert whole.usage.completion_tokens == 80
-    # a random model says some units among eighty tokens of which every fifteenth or so is one
     assert whole.usage.completion_tokens_details.audio_tokens > 0
     stream = server.ask(question, **SPEECH, stream=True, extra_body={"ignore_eos": True})
     sounds = [choice.delta.audio for chunk in stream for choice in chunk.choices if choice.delta.audio]
@@ -175,17 +183,7 @@ def test_a_stream_that_is_left_frees_the_engine(server):
     assert server.ask(HELLO, max_tokens=1).usage.completion_tokens == 1
 
 
-def test_a_codec_of_another_size_is_refused_before_vllm_starts(tmp_path, codec):
-    model = make_model(tmp_path / "model", units=UNITS + 1)
-    process = start(model, codec)
-    out, err = process.communicate()
-    assert process.returncode == 1
-    assert out == ""
-    assert f"has {UNITS + 1} units, the codec {codec} has {UNITS}" in err
-    assert "starting vLLM" not in err
-    assert "Traceback" not in err
-
-
+@pytest.mark.slow
 def test_a_vllm_that_dies_is_told_with_the_end_of_its_log(tmp_path, codec):
     model = make_model(tmp_path / "model", units=UNITS)
     process = start(model, codec, "--engine-argument=--no-such-argument")
