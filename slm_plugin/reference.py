@@ -63,7 +63,7 @@ def keys_page() -> str:
 def pipeline_page() -> str:
     """Return the page of the keys of a pipeline file."""
     parts = [f"# Keys of a pipeline file\n\n{NOTE}`slm run PIPELINE.yaml` runs it. Unknown keys are refused.\n"]
-    models = {"": plan.Pipeline, "steps": plan.Step, "steps.evaluate": plan.Evaluation}
+    models: dict[str, type[BaseModel]] = {"": plan.Pipeline, "steps": plan.Step, "steps.evaluate": plan.Evaluation}
     models |= {"skills": plan.Skill, "gates": plan.Gate}
     return "\n".join([*parts, *(_table(title or "top level", model) for title, model in models.items())])
 

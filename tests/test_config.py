@@ -109,18 +109,28 @@ def test_replay_needs_a_source(registry):
     assert text.startswith("asr.yaml: slm.mitigations[0].replay.sources: ")
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: (
-    st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["stage", "units", "count", "mitigations", "replay", "x"]), inner, max_size=4)
-), max_leaves=8))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["stage", "units", "count", "mitigations", "replay", "x"]), inner, max_size=4
+            )
+        ),
+        max_leaves=8,
+    )
+)
 def test_any_yaml_value_is_parsed_or_refused_in_our_words(registry, raw: object):
     try:
         config = parse_block(raw, registry)
     except ConfigError as error:
-        assert all(problem.where.startswith("slm") and problem.what for problem in error.problems)
+        problems = error.problems
     else:
+        problems = ()
         assert isinstance(raw, dict | str)
         assert config.unit_count >= 0
+    assert all(problem.where.startswith("slm") and problem.what for problem in problems)
 
 
 def test_the_default_number_of_units_is_ten_thousand():

@@ -13,9 +13,9 @@ from slm_plugin.errors import ConfigError, EngineError, Problem, SlmError, sugge
 
 def test_the_tree_in_the_docstring_names_every_error_and_nothing_else():
     drawn = set(re.findall(r"[├└]── (\w+)", errors.__doc__))
-    written = {
-        name for name, cls in vars(errors).items() if inspect.isclass(cls) and issubclass(cls, SlmError)
-    } - {"SlmError"}
+    written = {name for name, cls in vars(errors).items() if inspect.isclass(cls) and issubclass(cls, SlmError)} - {
+        "SlmError"
+    }
     assert drawn == written
 
 

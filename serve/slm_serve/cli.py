@@ -22,7 +22,7 @@ from slm_plugin.errors import ConfigError, EngineError, Problem, SlmError
 from slm_serve.app import create_app
 from slm_serve.backends.http import HttpBackend
 from slm_serve.engine import Engine, read_config
-from slm_serve.loading import load_service_parts
+from slm_serve.loading import load_parts
 from slm_serve.service import Service
 
 _DRAIN_S = 5
@@ -55,18 +55,18 @@ def serve(
     log = engine_log or folder / "vllm.log"
     try:
         keys = read_keys(api_key_file) if api_key_file else []
-        listener = listen(host, port)
-        read_config(model)
-        tokenizer, vocabulary, speech = load_service_parts(model, codec)
-        asyncio.run(
-            _run(
-                listener,
-                host,
-                lambda backend: create_app(Service(tokenizer, vocabulary, speech, backend, codec), keys),
-                None if vllm_url else Engine(model, log, engine_argument or []),
-                vllm_url,
+        with listen(host, port) as listener:
+            read_config(model)
+            tokenizer, vocabulary, speech = load_parts(model, codec)
+            asyncio.run(
+                _run(
+                    listener,
+                    host,
+                    lambda backend: create_app(Service(tokenizer, vocabulary, speech, backend, codec), keys),
+                    None if vllm_url else Engine(model, log, engine_argument or []),
+                    vllm_url,
+                )
             )
-        )
     except SlmError as error:
         typer.echo(f"slm serve: {error}", err=True)
         raise typer.Exit(1) from None
@@ -96,12 +96,15 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: The address cannot be bound.
     """
+    listener: socket.socket | None = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
+        if listener is not None:
+            listener.close()
         raise ConfigError([Problem("--host/--port", f"{host}:{port} cannot be listened on ({error}).")]) from None
     return listener
 
@@ -136,7 +139,6 @@ async def _run(
         stop.cancel()
         await serving
     finally:
-        listener.close()
         if engine is not None:
             await asyncio.to_thread(engine.stop)
 
@@ -173,7 +175,7 @@ class Gateway(uvicorn.Server):
 
     def __init__(self, app: FastAPI, listener: socket.socket, host: str) -> None:
         super().__init__(
-            uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_DRAIN_S)
+            uvicorn.Config(app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=_DRAIN_S)
         )
         name = f"[{host}]" if ":" in host else host
         self._address = f"http://{name}:{listener.getsockname()[1]}"

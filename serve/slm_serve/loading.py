@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def load_service_parts(model: str, codec: str) -> tuple[PreTrainedTokenizerBase, UnitVocabulary, Codec]:
+def load_parts(model: str, codec: str) -> tuple[PreTrainedTokenizerBase, UnitVocabulary, Codec]:
     """Return the model's tokenizer, its units, and the codec they belong to.
 
     Args:
@@ -25,13 +25,12 @@ def load_service_parts(model: str, codec: str) -> tuple[PreTrainedTokenizerBase,
     Raises:
         SlmError: One of them cannot be loaded, or the two do not fit.
     """
-    from transformers import AutoTokenizer
+    # an automatic class would import every model there is
+    from transformers import PreTrainedTokenizerFast
 
     speech = load_codec(codec, Registry.load())
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise VocabularyError(f"the tokenizer in {model} cannot be loaded: {error}") from error
-    if not tokenizer.is_fast:
-        raise VocabularyError(f"the tokenizer in {model} is not a fast one; save it with use_fast=True.")
     return tokenizer, bind_units(tokenizer, speech, model, codec), speech

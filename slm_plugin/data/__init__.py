@@ -1,0 +1,1 @@
+"""Mixing rows of earlier tasks, and reading rows."""

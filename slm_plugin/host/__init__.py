@@ -1,0 +1,1 @@
+"""Everything that touches LLaMA-Factory, and nothing else does."""

@@ -13,7 +13,6 @@ from slm_plugin.config import SlmConfig, UnitsConfig, parse_block
 from slm_plugin.errors import ConfigError, DataError, Problem, suggest
 from slm_plugin.host import runtime, surface
 from slm_plugin.host.overrides import with_named_overrides
-from slm_plugin.records import PoolDraw
 
 
 def patch(parser: Any) -> None:
@@ -102,17 +101,18 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str) -> None:
 
 def _missing_sources(active: runtime.Active, data_args: Any, where: str) -> list[Problem]:
     """Check every replay source against ``dataset_info.json`` before anything is loaded."""
-    draws = [draw for part in active.hooks.hook.slm_mix_samples(run=active.run) for draw in part]
-    names = _registered_data_sets(data_args)
-    if not draws or names is None:
+    draws = [draw for part in active.hooks.hook.slm_mix_samples(run=active.run) for draw in part or ()]
+    names = _registered_data_sets(data_args) if draws else None
+    if names is None:
         return []
+    file = Path(data_args.dataset_dir if isinstance(data_args.dataset_dir, str) else "") / "dataset_info.json"
     return [
         Problem(
             f"{where}.mitigations",
-            f"the source {draw.dataset!r} is not in {data_args.dataset_dir}/dataset_info.json. {suggest(draw.dataset, names, 'Known')}",
+            f"the source {draw.dataset!r} is not in {file}. {suggest(draw.dataset, names)}",
         )
         for draw in draws
-        if isinstance(draw, PoolDraw) and draw.dataset not in names
+        if draw.dataset not in names
     ]
 
 

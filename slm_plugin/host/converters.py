@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,5 +55,11 @@ def make_converter(dataset_attr: Any, data_args: Any, stage: str) -> StageConver
 
 def patch(converter: Any) -> None:
     """Register one format per stage through the host's own door."""
-    for stage in runtime.registry().stages.names():
+    try:
+        stages = runtime.registry().stages.names()
+    except Exception as error:
+        # somebody's broken plugin must not keep people from using the host; a block in a YAML raises it
+        sys.stderr.write(f"slm_plugin is off: {type(error).__name__}: {error}\n")
+        return
+    for stage in stages:
         converter.register_dataset_converter(PREFIX + stage, functools.partial(make_converter, stage=stage))

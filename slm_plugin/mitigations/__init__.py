@@ -1,0 +1,1 @@
+"""What keeps earlier skills alive; each file is a plugin."""

@@ -1,0 +1,1 @@
+"""Stages, exports and evaluations in sequence."""

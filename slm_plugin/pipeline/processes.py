@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -124,10 +125,8 @@ class WarmHost:
     def close(self) -> None:
         """End the importing process; commands must have ended before."""
         assert self._process.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-        except BrokenPipeError:
-            pass
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:

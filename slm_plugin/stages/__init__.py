@@ -1,0 +1,1 @@
+"""What each training stage teaches; each file is a plugin."""

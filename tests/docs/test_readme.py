@@ -37,7 +37,9 @@ def entries(folder: Path, ignored: set[str]) -> set[str]:
 def test_the_file_map_is_the_tree(readme: str, root: Path):
     table = readme.split("## File map")[1].split("\n## ")[0]
     mapped = {
-        name.rstrip("/") for row in re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE) for name in re.findall("`([^`]+)`", row)
+        name.rstrip("/")
+        for row in re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)
+        for name in re.findall("`([^`]+)`", row)
     }
     ignored = {line.rstrip("/") for line in (root / ".gitignore").read_text(encoding="utf-8").splitlines()} | UNLISTED
     top = entries(root, ignored) - {"slm_plugin"}

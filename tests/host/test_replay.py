@@ -115,7 +115,7 @@ def test_a_streamed_stage_draws_by_probability(units_base, data, run_host, tmp_p
 
 
 def test_a_missing_source_is_refused_with_the_nearest_name(units_base, data, run_host, tmp_path):
-    with pytest.raises(ConfigError, match="the source 'asrr' is not in .*dataset_info.json. Did you mean 'asr'"):
+    with pytest.raises(ConfigError, match=r"the source 'asrr' is not in .*dataset_info.json. Did you mean 'asr'"):
         run_host(train_config(units_base, data, tmp_path / "x", stage="tts", slm=block({"asrr": 0.1})))
 
 

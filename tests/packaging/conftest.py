@@ -26,7 +26,18 @@ def build(root: Path, kind: str, folder: Path) -> Path:
 def tree(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository as it is now, so that a file edited meanwhile upsets no comparison."""
     copy = tmp_path_factory.mktemp("tree") / "slm_plugin"
-    left_out = (".venv", ".uv", ".git", "runs", "dist", "build", "__pycache__", ".*_cache", ".hypothesis", ".coverage*")
+    left_out = (
+        ".venv",
+        ".uv",
+        ".git",
+        "runs",
+        "dist",
+        "build",
+        "__pycache__",
+        ".*_cache",
+        ".hypothesis",
+        ".coverage*",
+    )
     shutil.copytree(root, copy, ignore=shutil.ignore_patterns(*left_out))
     return copy
 

@@ -61,7 +61,9 @@ def test_constraints_hold_every_pin_name_no_host_and_meet_the_ranges_of_the_proj
     assert {name: versions[name] for name in own} == own
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     left_out = {"serve" if device == "cpu" else "serve-cpu"}
-    extras = [text for name, texts in project["optional-dependencies"].items() if name not in left_out for text in texts]
+    extras = [
+        text for name, texts in project["optional-dependencies"].items() if name not in left_out for text in texts
+    ]
     for requirement in map(Requirement, [*project["dependencies"], *extras]):
         version = versions[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement} is not met by {version}"

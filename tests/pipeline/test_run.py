@@ -103,7 +103,7 @@ def test_a_failed_step_shows_the_end_of_its_log_and_what_was_finished_stays_so(f
 
 def test_a_step_that_writes_nothing_it_promised_fails(folder, registry):
     steps = [{"name": "one", **appending("log", "one"), "outputs": ["{output}/answer.wav"]}]
-    with pytest.raises(PipelineError, match="step one did not write out/answer.wav"):
+    with pytest.raises(PipelineError, match=r"step one did not write out/answer\.wav"):
         run(write(folder, steps), registry)
 
 

@@ -25,7 +25,27 @@ from slm_plugin.hookspecs import RegisterHooks, StageHooks
 from slm_plugin.plugins import Registry
 from slm_plugin.speech.codecs import load_codec
 
-WORDS = ["the", "cat", "dog", "sat", "mat", "please", "repeat", "following", "words", "say", "echo", "what", "your", "name", "hello", "world", "this", "speech", "text"] * 2
+WORDS = [
+    "the",
+    "cat",
+    "dog",
+    "sat",
+    "mat",
+    "please",
+    "repeat",
+    "following",
+    "words",
+    "say",
+    "echo",
+    "what",
+    "your",
+    "name",
+    "hello",
+    "world",
+    "this",
+    "speech",
+    "text",
+] * 2
 N_CHATS = 30
 
 
@@ -135,7 +155,7 @@ def test_the_readme_table_names_what_is_registered(root: Path, with_example: Reg
 
 @pytest.mark.host
 def test_every_stage_hook_fires_on_the_example_and_in_the_order_of_the_configuration(trained: Path):
-    fired = {name: objects for name, objects in json.loads((trained / "fired.json").read_text(encoding="utf-8"))}
+    fired = dict(json.loads((trained / "fired.json").read_text(encoding="utf-8")))
     known = {name for name in vars(StageHooks) if name.startswith("slm_")}
     assert {name for name, objects in fired.items() if objects} == known
     assert fired["slm_stage_start"] == ["PullToStart"]
@@ -147,7 +167,15 @@ def test_every_stage_hook_fires_on_the_example_and_in_the_order_of_the_configura
 def test_hooks_fire_in_the_order_of_a_run(trained: Path):
     order = [name for name, objects in json.loads((trained / "fired.json").read_text(encoding="utf-8")) if objects]
     first = {name: order.index(name) for name in order}
-    run = ["extend_tokenizer", "stage_start", "parameter_groups", "extra_loss", "extra_gradient", "stage_end", "export"]
+    run = [
+        "extend_tokenizer",
+        "stage_start",
+        "parameter_groups",
+        "extra_loss",
+        "extra_gradient",
+        "stage_end",
+        "export",
+    ]
     assert sorted(run, key=lambda name: first[f"slm_{name}"]) == run
     # 3 steps of 2 micro-batches
     assert order.count("slm_extra_gradient") == 3

@@ -112,14 +112,14 @@ def serve_until(made, make_app, moment, capsys):
     said = []
 
     async def go():
-        listener = cli.listen("127.0.0.1", 0)
-        running = asyncio.create_task(cli._run(listener, "127.0.0.1", make_app, made, None))
-        while moment not in "".join(said) and not running.done():
-            await asyncio.sleep(0.01)
-            captured = capsys.readouterr()
-            said.extend([captured.out, captured.err])
-        os.kill(os.getpid(), signal.SIGTERM)
-        await running
+        with cli.listen("127.0.0.1", 0) as listener:
+            running = asyncio.create_task(cli._run(listener, "127.0.0.1", make_app, made, None))
+            while moment not in "".join(said) and not running.done():
+                await asyncio.sleep(0.01)
+                captured = capsys.readouterr()
+                said.extend([captured.out, captured.err])
+            os.kill(os.getpid(), signal.SIGTERM)
+            await running
 
     before = signal.getsignal(signal.SIGTERM)
     asyncio.run(go())
@@ -143,7 +143,7 @@ def test_a_signal_while_vllm_is_starting_ends_both(fake_engine, make_app, capsys
 
 def test_an_engine_that_loads_and_cannot_generate_is_told(fake_engine, make_app):
     made = fake_engine(STAND_IN.replace('"token_ids"', '"other"').replace('"finish_reason": "length"', '"text": "x"'))
-    listener = cli.listen("127.0.0.1", 0)
-    with pytest.raises(EngineError, match="loaded the model but cannot run it"):
+    said = pytest.raises(EngineError, match="loaded the model but cannot run it")
+    with cli.listen("127.0.0.1", 0) as listener, said:
         asyncio.run(cli._run(listener, "127.0.0.1", make_app, made, None))
     assert made._process is None

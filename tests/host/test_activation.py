@@ -1,0 +1,89 @@
+"""The plugin inside the host's own process: what it patches, and what a different host or a broken plugin does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from slm_plugin.host import activation, surface
+
+TIMEOUT_SECONDS = 300
+
+
+def python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+
+
+def test_starting_python_imports_nothing_of_ours_but_the_finder():
+    code = "import sys; print(sorted(name for name in sys.modules if name.startswith('slm')))"
+    assert python(code).stdout.strip() == "['slm_plugin_autoload']"
+
+
+def test_switched_off_there_is_no_finder():
+    code = "import sys; print([finder for finder in sys.meta_path if 'Host' in str(finder)])"
+    assert python(code).stdout != "[]\n"
+    assert python(code, SLM_PLUGIN_DISABLE="1").stdout == "[]\n"
+
+
+def test_every_patched_module_has_its_symbols_in_the_surface():
+    assert set(activation.PATCHES) == set(surface.SURFACE)
+
+
+@pytest.mark.host
+def test_this_host_has_every_symbol_with_the_expected_signature():
+    code = (
+        "import importlib\n"
+        "from slm_plugin.host import surface\n"
+        "for name in surface.SURFACE:\n"
+        "    for text in surface.differences(importlib.import_module(name)):\n"
+        "        print(text)\n"
+    )
+    # without the plugin in the way: the host as it is
+    done = python(code, SLM_PLUGIN_DISABLE="1")
+    assert done.stdout == ""
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.host
+def test_a_host_that_differs_keeps_working_and_the_block_says_what_differs():
+    code = (
+        "import sys\n"
+        "from slm_plugin.host import surface\n"
+        "surface.SURFACE['llamafactory.model.loader']['patch_tokenizer'] = ('tokenizer', 'arguments')\n"
+        "from llamafactory.model import loader\n"
+        "print(loader.patch_tokenizer.__module__)\n"
+        "from slm_plugin.errors import HostError\n"
+        "try:\n"
+        "    surface.require()\n"
+        "except HostError as error:\n"
+        "    print(error)\n"
+    )
+    told = python(code).stdout.splitlines()
+    # our wrapper keeps __module__ by functools.wraps, so the stock function is told by having no __wrapped__
+    assert told[-1] == (
+        "this slm_plugin is written for LLaMA-Factory 0.9.5, installed is 0.9.5:"
+        " llamafactory.model.loader.patch_tokenizer takes (tokenizer, model_args), expected (tokenizer, arguments)."
+    )
+
+
+@pytest.mark.host
+def test_a_broken_plugin_does_not_break_a_host_without_a_block():
+    code = (
+        "import slm_plugin.plugins\n"
+        "slm_plugin.plugins.BUILT_INS = ('no_such_module',)\n"
+        "from llamafactory.data import converter\n"
+        "print(sorted(name for name in converter.DATASET_CONVERTERS if name.startswith('slm')))\n"
+    )
+    done = python(code)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "slm_plugin is off: ModuleNotFoundError: No module named 'no_such_module'" in done.stderr
