@@ -15,6 +15,9 @@ from slm_serve.prompt import Ids, Turn
 from slm_serve.protocol import AssistantMessage, AudioPart, ChatRequest, Message, SystemMessage, TextPart, Usage
 from slm_serve.service import Service
 
+DEFAULT_MAX_TOKENS = 1024
+"""Longest answer where neither the request nor the engine sets a limit."""
+
 
 @dataclass(frozen=True)
 class Chat:
@@ -56,19 +59,16 @@ async def prepare(service: Service, request: ChatRequest) -> Chat:
         EngineError: The engine is away.
     """
     card = await service.card(request.model)
-    turns = [await _turn(service, message, f"messages[{i}]") for i, message in enumerate(request.messages)]
+    turns: list[Turn] = []
+    for position, message in enumerate(request.messages):
+        turns.append(await _turn(service, message, f"messages[{position}]"))
+        # before the next recording is encoded for nothing
+        _room(card.context, sum(len(part.ids) for turn in turns for part in turn.parts if isinstance(part, Ids)))
     prompt = await service.in_worker(service.prompts.build, turns)
     wish = request.max_completion_tokens or request.max_tokens
-    room = None if card.context is None else card.context - len(prompt)
-    if room is not None and room < 1:
-        raise RequestError(
-            f"the messages are {len(prompt)} tokens long, the model's context is {card.context}.",
-            "messages",
-            "context_length_exceeded",
-        )
-    limits = [limit for limit in (wish, room) if limit is not None]
+    limits = [limit for limit in (wish, _room(card.context, len(prompt))) if limit is not None]
     params = SamplingParams(
-        max_tokens=min(limits) if limits else 1024,
+        max_tokens=min(limits, default=DEFAULT_MAX_TOKENS),
         temperature=request.temperature,
         top_p=request.top_p,
         top_k=request.top_k,
@@ -87,6 +87,17 @@ async def prepare(service: Service, request: ChatRequest) -> Chat:
         id=f"chatcmpl-{uuid.uuid4().hex}",
         created=int(time.time()),
     )
+
+
+def _room(context: int | None, n_tokens: int) -> int | None:
+    """Return how many tokens a context has left; None where it is not known."""
+    if context is not None and n_tokens >= context:
+        raise RequestError(
+            f"the messages are {n_tokens} tokens or more, the model's context is {context}.",
+            "messages",
+            "context_length_exceeded",
+        )
+    return None if context is None else context - n_tokens
 
 
 async def _turn(service: Service, message: Message, where: str) -> Turn:

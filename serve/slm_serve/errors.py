@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from slm_plugin.errors import EngineError, SlmError
-
-log = logging.getLogger(__name__)
 
 
 class RequestError(SlmError):
@@ -77,8 +73,8 @@ async def _nobody(_: Request, error: Exception) -> Response:
     return Response(status_code=499)
 
 
-async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
-    log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+async def _unforeseen(_: Request, error: Exception) -> JSONResponse:
+    # the server raises it again behind this answer, so that it is logged with its traceback
     return error_response(error)
 
 

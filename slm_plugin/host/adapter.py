@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from typing import Any
 
 from slm_plugin.host import runtime
@@ -26,7 +27,11 @@ def patch(adapter: Any) -> None:
         if extra:
             adapter.LoraConfig = functools.partial(real, **extra)
         try:
-            return stock(config, model, model_args, finetuning_args, is_trainable, cast_trainable_params_to_fp32)
+            with warnings.catch_warnings():
+                if not getattr(model.config, "tie_word_embeddings", False):
+                    # PEFT warns by the class of the model, which could be tied; this one is not
+                    warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
+                return stock(config, model, model_args, finetuning_args, is_trainable, cast_trainable_params_to_fp32)
         finally:
             adapter.LoraConfig = real
 

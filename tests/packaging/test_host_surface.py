@@ -1,10 +1,7 @@
-"""Every symbol of the host that is used, checked against the installed one; and what a different host is told."""
+"""What happens on a host that differs from the one this release was written for."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 import types
 
@@ -12,7 +9,7 @@ import pytest
 
 from slm_plugin.errors import HostError
 from slm_plugin.host import surface
-from slm_plugin.host.activation import PATCHES, patch_for
+from slm_plugin.host.activation import patch_for
 
 TUNER = "llamafactory.train.tuner"
 PARSER = "llamafactory.hparams.parser"
@@ -27,23 +24,6 @@ def other_host(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(surface, "SURFACE", {TUNER: {"export_model": ("args",), "load_model": None}})
     monkeypatch.setattr(surface, "installed_version", lambda: "0.9.9")
     return module
-
-
-@pytest.mark.host
-def test_the_installed_host_has_every_symbol_with_the_expected_signature():
-    code = (
-        "import importlib, json; from slm_plugin.host import surface\n"
-        "found = [text for name in surface.SURFACE for text in surface.differences(importlib.import_module(name))]\n"
-        "print(json.dumps([surface.installed_version(), found]))"
-    )
-    # the stock host: our wrappers would answer for it otherwise
-    environment = {**os.environ, "SLM_PLUGIN_DISABLE": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout.splitlines()[-1]) == [surface.EXPECTED_VERSION, []]
-
-
-def test_every_patched_module_is_on_the_surface():
-    assert set(PATCHES) <= set(surface.SURFACE)
 
 
 def test_another_signature_is_one_line_that_names_expected_and_found(other_host: types.ModuleType):

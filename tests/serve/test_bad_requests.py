@@ -208,6 +208,18 @@ async def test_a_conversation_that_leaves_no_room_is_refused(gateway):
     assert response.json()["error"]["code"] == "context_length_exceeded"
 
 
+async def test_recordings_that_leave_no_room_are_refused_before_all_are_encoded(gateway, codec, monkeypatch):
+    encoded = []
+    original = type(codec).encode
+    monkeypatch.setattr(type(codec), "encode", lambda self, wave: encoded.append(1) or original(self, wave))
+    second = spoken(recording(tone(1)))
+    async with gateway("a", context=75) as g:
+        # 50 units each
+        response = await g.post(messages=[second, HELLO, second, HELLO, second])
+    check(response, "messages", "context is 75")
+    assert len(encoded) == 2
+
+
 async def test_an_unknown_model_is_not_found(gateway):
     async with gateway("a") as g:
         with pytest.raises(openai.NotFoundError, match="Models: fake"):

@@ -295,6 +295,14 @@ async def test_the_engines_silence_and_failures_are_openai_errors(gateway):
                 pass
 
 
+async def test_our_own_mistakes_in_a_stream_are_told_without_their_details(gateway):
+    async with gateway("one two three", failure=RuntimeError("secret path"), fail_after=2) as g:
+        response = await g.post(stream=True)
+    assert "[DONE]" not in response.text
+    assert "secret" not in response.text
+    assert '"type":"server_error"' in response.text
+
+
 async def test_our_own_mistakes_are_500_without_their_details(gateway):
     async with gateway("a", failure=RuntimeError("secret path")) as g:
         response = await g.post()

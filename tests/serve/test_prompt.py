@@ -78,3 +78,25 @@ def test_a_tokenizer_without_a_template_is_refused(tokenizer, vocabulary):
     bare.chat_template = None
     with pytest.raises(VocabularyError, match="no chat template"):
         PromptBuilder(bare, vocabulary)
+
+
+@pytest.mark.host
+def test_the_prompt_is_the_one_that_the_host_trains_on(tokenizer, vocabulary, builder):
+    from llamafactory.data.template import TEMPLATES
+
+    spoken = units_to_text([3, 1, 2])
+    turns = [("user", f"Repeat: {spoken}"), ("assistant", "a\n\nb"), ("user", spoken)]
+    trained = [{"role": role, "content": content} for role, content in [*turns, ("assistant", "")]]
+    prompt, _ = TEMPLATES["llama3"].encode_oneturn(tokenizer, trained, "be kind")
+    part = Ids(tuple(vocabulary.ids([3, 1, 2])))
+    built = [
+        Turn("system", ("be kind",)),
+        Turn("user", ("Repeat: ", part)),
+        Turn("assistant", ("a\n\nb",)),
+        Turn("user", (part,)),
+    ]
+    assert builder.build(built) == prompt
+    # and with the chat template that the host writes into models that have none
+    bare = copy.deepcopy(tokenizer)
+    bare.chat_template = TEMPLATES["llama3"]._get_jinja_template(tokenizer)
+    assert PromptBuilder(bare, vocabulary).build(built) == prompt

@@ -1,12 +1,14 @@
 """Keys, models, health, clients that leave."""
 
 import asyncio
+import json
 
-import httpx
 import openai
 import pytest
 
 from slm_plugin.errors import VocabularyError
+from slm_serve.cli import Gateway as Server
+from slm_serve.cli import listen
 from slm_serve.errors import RequestError
 from slm_serve.fakes import FakeCodec
 from slm_serve.history import History
@@ -100,13 +102,11 @@ class Connection:
 
 async def until_called(backend):
     while not backend.calls:
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
     return backend.calls[0]
 
 
 def body_of(**more):
-    import json
-
     return json.dumps({"model": "fake", "messages": [HELLO], **more}).encode()
 
 
@@ -137,6 +137,28 @@ async def test_a_client_that_leaves_while_it_is_spoken_to_ends_the_generation(ga
         connection.left.set()
         await call.ended.wait()
         await running
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_connection_that_breaks_ends_the_generation(gateway, stream):
+    async with gateway(["one ", "two "], hang_after=1) as g:
+        with listen("127.0.0.1", 0) as listener:
+            server = Server(g.http._transport.app, listener, "127.0.0.1")
+            serving = asyncio.create_task(server.serve(sockets=[listener]))
+            while not server.started:
+                await asyncio.sleep(0.001)
+            reader, writer = await asyncio.open_connection(*listener.getsockname())
+            body = body_of(stream=stream)
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
+            call = await until_called(g.backend)
+            if stream:
+                await reader.readuntil(b"one ")
+            assert not call.ended.is_set()
+            writer.transport.abort()
+            await call.ended.wait()
+            server.should_exit = True
+            await serving
 
 
 async def test_the_engine_is_asked_for_its_models_once(gateway, monkeypatch):
@@ -187,8 +209,3 @@ def test_only_the_latest_spoken_answers_are_kept():
     assert [history.recall(ticket.id, "p") for ticket in tickets[1:]] == [(1,), (1,)]
     with pytest.raises(RequestError):
         history.recall(tickets[0].id, "p")
-
-
-def test_the_test_client_is_httpx():
-    # the connection above reaches into the transport of httpx; this says so when that moves
-    assert hasattr(httpx.ASGITransport, "handle_async_request")

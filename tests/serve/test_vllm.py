@@ -5,10 +5,12 @@ The model is random, so what it says means nothing; that every way of asking say
 
 import base64
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import numpy as np
 import openai
 import psutil
@@ -176,11 +178,44 @@ def test_the_same_seed_says_the_same(server):
     assert len(answers) == 2
 
 
-def test_a_stream_that_is_left_frees_the_engine(server):
+def engine_metrics(server) -> dict[str, float]:
+    """What vLLM says of its requests; it is the child with a port of its own."""
+    (command,) = [
+        child.cmdline()
+        for child in psutil.Process(server.process.pid).children()
+        if "vllm.entrypoints.openai.api_server" in child.cmdline()
+    ]
+    page = httpx.get(f"http://127.0.0.1:{command[command.index('--port') + 1]}/metrics").text
+
+    def total(pattern: str) -> float:
+        return sum(float(value) for value in re.findall(rf"^vllm:{pattern} (\S+)$", page, re.MULTILINE))
+
+    return {
+        "running": total(r"num_requests_running\{[^}]*\}"),
+        "aborted": total(r'request_success_total\{[^}]*finished_reason="abort"[^}]*\}'),
+        "tokens": total(r"generation_tokens_total\{[^}]*\}"),
+    }
+
+
+def test_a_stream_that_is_left_stops_the_engine(server):
+    before = engine_metrics(server)
     stream = server.ask(HELLO, stream=True, max_tokens=8000, extra_body={"ignore_eos": True})
     assert next(iter(stream)).choices[0].delta.role == "assistant"
     stream.close()
-    assert server.ask(HELLO, max_tokens=1).usage.completion_tokens == 1
+    while (after := engine_metrics(server))["aborted"] == before["aborted"]:
+        pass
+    assert after["running"] == 0
+    assert after["tokens"] - before["tokens"] < 8000
+
+
+def test_a_stop_string_stops_the_engine(server):
+    # four of the letters that it says
+    whole = server.ask(HELLO).choices[0].message.content
+    before = engine_metrics(server)
+    stopped = server.ask(HELLO, stop=whole[20:24], max_tokens=8000)
+    assert stopped.choices[0].message.content == whole[: whole.index(whole[20:24])]
+    while engine_metrics(server)["aborted"] == before["aborted"]:
+        pass
 
 
 @pytest.mark.slow

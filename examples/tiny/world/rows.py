@@ -14,7 +14,7 @@ from slm_plugin.speech.interleave import render
 from world.facts import Fact
 from world.speech import Spoken
 
-INSTRUCTIONS = ("please repeat the following words : ", "repeat the following words : ", "please repeat : ")
+INSTRUCTIONS = ("please repeat : ", "repeat the words : ", "repeat : ")
 Row = dict[str, Any]
 
 

@@ -23,7 +23,7 @@ router = APIRouter()
 async def chat_completions(request: Request) -> Response:
     """Answer a conversation in OpenAI's shapes."""
     service: Service = request.app.state.service
-    parsed = parse_json(ChatRequest, await read_body(request), UNSUPPORTED)
+    parsed = await service.in_worker(parse_json, ChatRequest, await read_body(request), UNSUPPORTED)
     chat = await prepare(service, parsed)
     events = generate(service, chat.job)
     if parsed.stream:

@@ -56,8 +56,10 @@ async def _with_errors(events: AsyncGenerator[str, None]) -> AsyncGenerator[str,
     try:
         async for event in events:
             yield event
-    except SlmError as error:
+    except Exception as error:
         yield EventStream.event(error_body(error))
+        if not isinstance(error, SlmError):
+            raise
 
 
 async def unless_disconnected(request: Request, work: Awaitable[Result]) -> Result:
