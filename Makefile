@@ -21,6 +21,10 @@ export OMP_NUM_THREADS := 1
 # the host and vLLM take minutes to start where their bytecode may not be kept
 unexport PYTHONDONTWRITEBYTECODE
 
+# files stay whole, so that what a file sets up is set up once; in order, the light ones fill the gaps at the end
+PYTEST := .venv/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+    --cov --cov-report=term:skip-covered
+
 CONSTRAINTS := requirements/constraints-$(DEVICE).txt
 # the editable install copies the autoload files, so a change in them must reinstall the project
 PROJECT_FILES := pyproject.toml $(wildcard slm_plugin/host/autoload/*)
@@ -37,10 +41,10 @@ demo: setup ## train, serve and ask the tiny model; results in runs/demo
 	.venv/bin/slm run examples/tiny/pipeline.yaml
 
 test: setup ## at most 15 minutes on two cores
-	.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" --cov --cov-report=term:skip-covered
+	$(PYTEST) -m "not slow"
 
 test-all: setup ## everything, the long tests too
-	.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
+	$(PYTEST)
 
 check: setup ## style, types, layers, and generated docs that match the code
 	.venv/bin/ruff check

@@ -93,16 +93,17 @@ class Registry:
         """Collect the built-ins, the installed plugins and ``extra`` plugin objects, in that order.
 
         Raises:
-            PluginError: A plugin implements a hook that does not exist, or a name is taken.
+            PluginError: A plugin cannot be imported, implements a hook that does not exist or with
+                arguments that it does not have, or a name is taken.
         """
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(RegisterHooks)
         manager.add_hookspecs(StageHooks)
         plugins: list[object] = [importlib.import_module(name) for name in BUILT_INS]
         for plugin in [*plugins, *extra]:
-            manager.register(plugin)
+            _register(manager, plugin)
         if entry_points:
-            manager.load_setuptools_entrypoints(PROJECT)
+            _load_installed(manager)
         _check(manager)
         registry = cls()
         # pluggy calls the last registered first; built-ins must be announced first so that an
@@ -126,15 +127,30 @@ def stage_manager(instances: Iterable[object]) -> pluggy.PluginManager:
     Hooks fire in the order of ``instances``.
 
     Raises:
-        PluginError: An instance implements a hook that does not exist.
+        PluginError: An instance implements a hook that does not exist, or with arguments that it does not have.
     """
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(RegisterHooks)
     manager.add_hookspecs(StageHooks)
     for instance in reversed(list(instances)):
-        manager.register(instance)
+        _register(manager, instance)
     _check(manager)
     return manager
+
+
+def _register(manager: pluggy.PluginManager, plugin: object) -> None:
+    try:
+        manager.register(plugin)
+    except pluggy.PluginValidationError as error:
+        raise PluginError(" ".join(str(error).split()) + ".") from error
+
+
+def _load_installed(manager: pluggy.PluginManager) -> None:
+    try:
+        manager.load_setuptools_entrypoints(PROJECT)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise PluginError(f"an installed plugin cannot be loaded: {type(error).__name__}: {text}") from error
 
 
 def _check(manager: pluggy.PluginManager) -> None:

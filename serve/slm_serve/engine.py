@@ -28,6 +28,9 @@ CPU_CONTEXT = 8192
 """Longest context on a CPU unless asked otherwise: its cache is ordinary memory."""
 _TAIL_LINES = 30
 _POLL_S = 0.2
+_KILL_POLL_S = 0.01
+# a killed process is listed until somebody asks how it ended, which in a container may be never
+_KILL_LIMIT_S = 2.0
 
 
 class Engine:
@@ -99,9 +102,12 @@ class Engine:
             os.kill(group, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(STOP_LIMIT_S)
-        # whatever the parent left behind is still in its group
+        # whatever the parent left behind is still in its group; gone once nobody can be signalled
+        limit = time.monotonic() + _KILL_LIMIT_S
         with suppress(ProcessLookupError):
-            os.killpg(group, signal.SIGKILL)
+            while time.monotonic() < limit:
+                os.killpg(group, signal.SIGKILL)
+                time.sleep(_KILL_POLL_S)
         self._process.wait()
         self._process = None
 

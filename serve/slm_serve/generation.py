@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
+import anyio
+
 from slm_serve.answer import Answer, AnswerParser, Heard, Piece, Voice, Words
 from slm_serve.backends.protocol import Delta, FinishReason, SamplingParams
 from slm_serve.service import Service
@@ -142,4 +144,6 @@ async def _merged(upstream: AsyncGenerator[Delta, None]) -> AsyncGenerator[Delta
                 news.set()
     finally:
         reader.cancel()
-        await asyncio.gather(reader, return_exceptions=True)
+        # cancelled again while it closes its connection, the reader would leave the engine at work
+        with anyio.CancelScope(shield=True):
+            await asyncio.gather(reader, return_exceptions=True)

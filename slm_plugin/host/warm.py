@@ -5,12 +5,15 @@ This process imports it once; each command runs the stock command line in a fork
 so that nothing is shared between commands but the imported code. It stays single-threaded and
 touches no device, so that forking is safe; use it on machines without an accelerator.
 
-Protocol: one JSON object per line. In: ``{"id", "arguments", "log", "environment"}``. Out:
-``{"ready": true}`` once, then ``{"id", "pid"}`` and ``{"id", "status"}`` per command.
+Protocol: one JSON object per line. In: ``{"id", "arguments", "log", "environments"}``, one environment
+per process that trains together. Out: ``{"ready": true}`` once, then ``{"id", "pid"}`` with the process
+group of a command and ``{"id", "status"}`` when all of it has ended.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import select
@@ -28,45 +31,86 @@ def main() -> None:
     # commands are stopped one by one by whoever asked for them
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _tell({"ready": True})
-    running: dict[int, str] = {}
+    running: dict[int, _Job] = {}
     pending, is_open = b"", True
     # whoever closes our input without waiting is gone: nobody is left to want the results
     while is_open or running:
         if is_open and select.select([0], [], [], POLL_SECONDS)[0]:
             received = os.read(0, 65_536)
             is_open = bool(received)
-            for child in () if is_open else running:
-                os.killpg(child, signal.SIGTERM)
+            for child in () if is_open else list(running):
+                _end(child)
             *lines, pending = (pending + received).split(b"\n")
             for line in lines:
-                job = json.loads(line)
-                child = os.fork()
-                if child == 0:
-                    _run(job)
-                running[child] = job["id"]
-                _tell({"id": job["id"], "pid": child})
-        _report_ended(running, block=not is_open)
+                job = _start(json.loads(line))
+                running |= dict.fromkeys(job.left, job)
+        _collect(running, block=not is_open)
 
 
-def _report_ended(running: dict[int, str], block: bool) -> None:
+@dataclasses.dataclass
+class _Job:
+    """A command whose processes are running.
+
+    Attributes:
+        identity: What it is called in messages.
+        left: Processes that have not ended.
+        status: The first exit status that was not 0, or 0.
+    """
+
+    identity: str
+    left: set[int] = dataclasses.field(default_factory=set)
+    status: int = 0
+
+
+def _start(request: dict[str, Any]) -> _Job:
+    """Fork a command's processes, all in the group of the first."""
+    job, group = _Job(request["id"]), 0
+    for rank, environment in enumerate(request["environments"]):
+        child = os.fork()
+        if child == 0:
+            log = request["log"] if rank == 0 else f"{request['log']}.{rank}"
+            _run(request["arguments"], log, environment, group)
+        # also here, so that the group is there before anybody signals it
+        with contextlib.suppress(PermissionError, ProcessLookupError):
+            os.setpgid(child, group)
+        group = group or child
+        job.left.add(child)
+    _tell({"id": job.identity, "pid": group})
+    return job
+
+
+def _collect(running: dict[int, _Job], block: bool) -> None:
     while running:
         child, status = os.waitpid(-1, 0 if block else os.WNOHANG)
         if child == 0:
             return
-        if child in running:
-            _tell({"id": running.pop(child), "status": os.waitstatus_to_exitcode(status)})
+        job = running.pop(child)
+        job.left.discard(child)
+        code = os.waitstatus_to_exitcode(status)
+        if code != 0 and job.status == 0:
+            job.status = code
+            # the others would wait for it forever
+            for other in job.left:
+                _end(other)
+        if not job.left:
+            _tell({"id": job.identity, "status": job.status})
 
 
-def _run(job: dict[str, Any]) -> NoReturn:
-    """Become the stock command line with its output in the job's log."""
+def _end(child: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGTERM)
+
+
+def _run(arguments: list[str], log: str, environment: dict[str, str], group: int) -> NoReturn:
+    """Become the stock command line with its output in a log."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.setpgid(0, 0)
-    log = os.open(job["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.setpgid(0, group)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for stream in (1, 2):
-        os.dup2(log, stream)
+        os.dup2(output, stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    os.environ.update(job["environment"])
-    sys.argv = ["llamafactory-cli", *job["arguments"]]
+    os.environ.update(environment)
+    sys.argv = ["llamafactory-cli", *arguments]
     status = 0
     try:
         from llamafactory.cli import main as host_main

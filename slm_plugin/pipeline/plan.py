@@ -38,6 +38,9 @@ class Step(Strict):
     command: list[str] | None = None
     """Any command line; ``{output}`` stands for the pipeline's output folder, ``python`` for ours."""
 
+    processes: int = Field(default=1, ge=1)
+    """How many processes of this machine train together; for ``train`` only."""
+
     inputs: list[str] = Field(default_factory=list)
     """Further files and folders, written by no step, whose change makes the step run again."""
 
@@ -95,9 +98,16 @@ class Gate(Strict):
     """A score that must be reached before a forgetting number means anything."""
 
     stage: str
+    """Row of the matrix."""
+
     skill: str
+    """Column of the matrix."""
+
     at_least: float | None = None
+    """Lowest score that passes, for skills where higher is better."""
+
     at_most: float | None = None
+    """Highest score that passes, for error rates."""
 
     @model_validator(mode="after")
     def _one_bound(self) -> Gate:

@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -93,14 +94,16 @@ class WarmHost:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def start(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> WarmChild:
-        """Run the host's command line with these arguments in a fork."""
+    def start(
+        self, arguments: Sequence[str], log: Path, environment: Mapping[str, str], processes: int = 1
+    ) -> WarmChild:
+        """Run the host's command line with these arguments in a fork, or in several that train together."""
         identity = uuid.uuid4().hex
         job = {
             "id": identity,
             "arguments": list(arguments),
             "log": str(log.absolute()),
-            "environment": dict(environment),
+            "environments": [{**environment, **rank} for rank in _ranks(processes)],
         }
         assert self._process.stdin is not None
         try:
@@ -173,6 +176,18 @@ class WarmChild:
             killer.start()
             self.wait()
             killer.cancel()
+
+
+def _ranks(processes: int) -> list[dict[str, str]]:
+    """Return what torchrun would tell each process; nothing where there is only one."""
+    if processes == 1:
+        return [{}]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes)}
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(processes)]
 
 
 def _end_with_parent() -> None:

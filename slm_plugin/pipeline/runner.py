@@ -147,7 +147,9 @@ class _Run:
         if file is not None:
             arguments = [step.kind, file]
             if self.warm is not None:
-                return self.warm.start(arguments, log, environment)
+                return self.warm.start(arguments, log, environment, step.processes)
+            if step.processes > 1:
+                environment |= {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": str(step.processes)}
             return CommandChild([sys.executable, "-m", "llamafactory.cli", *arguments], log, environment)
         if step.evaluate is not None:
             arguments = [sys.executable, "-m", "slm_plugin", "eval", str(self.path), "--step", step.name]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from pathlib import Path
 
 import pytest
 
@@ -73,8 +74,22 @@ def test_a_misspelt_stage_hook_is_refused_with_the_nearest_name():
 
 
 def test_an_argument_that_a_hook_does_not_have_is_refused():
-    with pytest.raises(PluginError, match="modell"):
+    with pytest.raises(PluginError, match="modell") as caught:
         stage_manager([plugin(slm_stage_start=lambda modell: None)])
+    assert "slm_stage_start" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_installed_plugin_that_cannot_be_imported_is_one_readable_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    metadata = tmp_path / "broken-1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n", encoding="utf-8")
+    (metadata / "entry_points.txt").write_text("[slm_plugin]\nbroken = no_such_package\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError, match="cannot be loaded: ModuleNotFoundError: No module named 'no_such_package'"):
+        Registry.load()
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,8 @@ async def unless_disconnected(request: Request, work: Awaitable[Result]) -> Resu
     finally:
         for pending in (task, watch):
             pending.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
+        with anyio.CancelScope(shield=True):
+            await asyncio.gather(task, watch, return_exceptions=True)
 
 
 async def _left(request: Request) -> None:

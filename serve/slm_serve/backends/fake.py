@@ -85,6 +85,9 @@ class FakeBackend:
                 # a real engine always gives the loop a turn between deltas
                 await asyncio.sleep(0)
         finally:
+            # closing a connection takes turns of the loop, in which a second cancellation could strike
+            for _ in range(3):
+                await asyncio.sleep(0)
             call.ended.set()
 
     async def healthy(self) -> bool:
