@@ -122,7 +122,7 @@ class Espeak:
 
 def _spans(text: str, marks: Sequence[tuple[int, int, int]], n_samples: int, rate_hz: int) -> tuple[WordSpan, ...]:
     starts = [sample for _, _, sample in marks]
-    ends = [*starts[1:], n_samples]
+    ends = [*starts[1:], n_samples][: len(starts)]
     # espeak-ng counts characters from 1
     written = [text[position - 1 : position - 1 + length] for position, length, _ in marks]
     return tuple(

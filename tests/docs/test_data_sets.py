@@ -55,3 +55,10 @@ def test_the_columns_of_the_index_are_those_of_the_stages(registry: Registry, ro
         (row,) = re.findall(rf"^\| `slm_{name}` \| (.*;.*) \|$", index, re.MULTILINE)
         shown = [" | ".join(re.findall(r"`(\w+)`", part)) for part in row.split(";") if "optional" not in part]
         assert shown == [column.replace("|", " | ") for column in registry.stages.get(name)().columns]
+
+
+def test_the_tiny_card_says_how_many_rows_there_are(root: Path):
+    card = (root / "dataset_info/tiny.md").read_text(encoding="utf-8")
+    for name in ("text", "speech", "sqa"):
+        n_rows = pyarrow.parquet.read_metadata(root / f"examples/tiny/data/{name}.parquet").num_rows
+        assert f"{n_rows:,}" in card, f"{name}.parquet has {n_rows:,} rows"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from host.test_command_line import host
-from host.world import UNITS, train_config
 from safetensors.torch import load_file
 
+from host.test_command_line import host
+from host.world import UNITS, train_config
 from slm_plugin import card
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -30,7 +30,8 @@ def test_zero_trains_to_the_same_weights_as_one_plain_process(zero, units_base, 
     config = train_config(units_base, data, tmp_path / "plain", stage="tts", slm=slm)
     run_host(config)
     # DeepSpeed refuses the CPU where the host is told to use it by name
-    zeroed = {**config, "use_cpu": False, "deepspeed": str(tmp_path / "zero.json"), "output_dir": str(tmp_path / "zero")}
+    zeroed = {**config, "use_cpu": False, "deepspeed": str(tmp_path / "zero.json")}
+    zeroed["output_dir"] = str(tmp_path / "zero")
     done = host("train", zeroed, tmp_path, FORCE_TORCHRUN="1", NPROC_PER_NODE="2")
     assert done.returncode == 0, done.stderr[-3000:]
     assert card.read(tmp_path / "zero")["replay"] == {"llm": 20}

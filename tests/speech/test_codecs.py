@@ -54,7 +54,7 @@ def test_a_folder_without_config_is_no_codec_folder(registry: Registry, tmp_path
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"kind": "mel_kmeans"}'])
 def test_a_damaged_config_is_refused(registry: Registry, folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
-    with pytest.raises(CodecError, match="config.json"):
+    with pytest.raises(CodecError, match=r"config\.json"):
         load_codec(folder, registry)
 
 
@@ -86,7 +86,7 @@ def test_missing_tensors_are_refused(registry: Registry, folder: Path) -> None:
 
 def test_content_that_does_not_match_its_fingerprint_is_refused(registry: Registry, folder: Path) -> None:
     change(folder, fingerprint="0123456789ab")
-    with pytest.raises(CodecError, match="config.json says 0123456789ab"):
+    with pytest.raises(CodecError, match=r"config\.json says 0123456789ab"):
         load_codec(folder, registry)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -51,7 +53,7 @@ def test_every_cutting_gives_the_same_wave(cuts: list[int], n_frames: int, seed:
     whole = GriffinLim().synthesise(amplitudes_TF)
     borders = [0, *sorted(min(cut, n_frames) for cut in cuts), n_frames]
     stream = GriffinLimStream(GriffinLim())
-    parts = [stream.push(amplitudes_TF[a:b]) for a, b in zip(borders, borders[1:], strict=False)]
+    parts = [stream.push(amplitudes_TF[a:b]) for a, b in pairwise(borders)]
     pieces = np.concatenate([*parts, stream.finish()])
     assert pieces.shape == whole.shape
     assert np.abs(pieces - whole).max(initial=0.0) <= 1e-5

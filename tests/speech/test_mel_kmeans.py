@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_streaming_equals_the_whole_however_it_is_cut(units: list[int], cuts: li
     whole = codec.decode(units)
     borders = [0, *sorted(min(cut, len(units)) for cut in cuts), len(units)]
     stream = codec.stream()
-    parts = [stream.push(units[a:b]) for a, b in zip(borders, borders[1:], strict=False)]
+    parts = [stream.push(units[a:b]) for a, b in pairwise(borders)]
     pieces = np.concatenate([*parts, stream.finish()])
     assert pieces.shape == whole.shape
     assert np.abs(pieces - whole).max(initial=0.0) <= 1e-5

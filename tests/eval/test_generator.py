@@ -1,0 +1,3 @@
+"""Greedy batched answers."""
+
+from __future__ import annotations

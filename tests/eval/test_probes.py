@@ -1,0 +1,157 @@
+"""The four probes, with a model that answers from a book."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slm_plugin.errors import CodecError, ConfigError, VocabularyError
+from slm_plugin.eval.evaluate import evaluate
+from slm_plugin.eval.probes.spoken_qa import split_answer
+from slm_plugin.eval.rows import read_rows
+from slm_plugin.plugins import Registry
+from slm_plugin.records import Score
+from slm_plugin.vocabulary import UnitVocabulary, units_to_text
+
+UNITS = UnitVocabulary(116, 100)
+
+
+class Book:
+    """A generator that looks its answers up and remembers what it was asked."""
+
+    def __init__(self, answer: Callable[[str], str], vocabulary: UnitVocabulary | None = UNITS) -> None:
+        self.vocabulary = vocabulary
+        self._answer = answer
+        self.asked: list[str] = []
+
+    def answer(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
+        self.asked += prompts
+        return [self._answer(prompt) for prompt in prompts]
+
+
+@pytest.fixture(scope="module")
+def data(root: Path) -> Path:
+    return root / "examples" / "tiny" / "data"
+
+
+def score(registry: Registry, probe: str, generator: Book, **options: Any) -> Score:
+    return evaluate(generator, [("column", probe, options)], registry)["column"]
+
+
+def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def test_text_answers_must_match(registry: Registry, tmp_path: Path) -> None:
+    file = write(tmp_path / "qa.jsonl", [{"input": str(n), "output": "Red dog"} for n in range(4)])
+    book = Book(lambda prompt: {"0": "red dog", "1": " red  DOG", "2": "a red dog here", "3": "blue"}[prompt])
+    exact = score(registry, "text_match", book, data=file)
+    assert (exact.skill, exact.value, exact.n, exact.better) == ("column", 0.5, 4, "higher")
+    assert exact.examples[3 - 1] == {"prompt": "2", "expected": "Red dog", "answer": "a red dog here"}
+    assert score(registry, "text_match", book, data=file, match="contains").value == 0.75
+    assert score(registry, "text_match", book, data=file, n=2, examples=0).n == 2
+
+
+def test_containing_means_whole_words(registry: Registry, tmp_path: Path) -> None:
+    file = write(tmp_path / "qa.jsonl", [{"question": "x", "answer": "red"}])
+    options = {"data": file, "prompt": "question", "answer": "answer", "match": "contains"}
+    assert score(registry, "text_match", Book(lambda _: "a redder dog"), **options).value == 0.0
+
+
+def test_text_is_scored_for_a_model_without_units_and_speech_is_not(registry: Registry, data: Path) -> None:
+    file = str(data / "eval_text_qa.jsonl")
+    skills = [
+        ("text", "text_match", {"data": file, "n": 3}),
+        ("heard", "speech_recognition", {"data": str(data / "eval_speech.jsonl")}),
+    ]
+    assert list(evaluate(Book(lambda _: "red", vocabulary=None), skills, registry)) == ["text"]
+
+
+def test_transcripts_are_asked_for_as_in_training(registry: Registry, data: Path) -> None:
+    rows = read_rows(data / "eval_speech.jsonl", 10)
+    right = {row["instruction"] + units_to_text(row["discrete_unit"]): row["transcription"] for row in rows}
+    book = Book(lambda prompt: right[prompt] + "<|3|>")
+    perfect = score(registry, "speech_recognition", book, data=str(data / "eval_speech.jsonl"), n=10)
+    assert (perfect.value, perfect.better) == (0.0, "lower")
+    assert perfect.n == sum(len(row["transcription"].split()) for row in rows)
+    silent = score(registry, "speech_recognition", Book(lambda _: ""), data=str(data / "eval_speech.jsonl"), n=10)
+    assert silent.value == 1.0
+
+
+def test_speech_is_judged_by_what_the_recogniser_hears(registry: Registry, data: Path) -> None:
+    options = {
+        "data": str(data / "eval_speech.jsonl"),
+        "templates": str(data / "templates.jsonl"),
+        "codec": "tiny",
+        "n": 40,
+    }
+    rows = read_rows(data / "eval_speech.jsonl", 40)
+    spoken = {row["transcription"]: row["interleaf"] for row in rows}
+    book = Book(lambda prompt: spoken[prompt.split(" : ")[1]])
+    real = score(registry, "speech_synthesis", book, **options)
+    # a model that speaks exactly as the recordings do is judged at the ceiling
+    assert real.value == real.notes["recogniser_wer"] <= 0.05
+    assert all("speak out loud" in prompt and "repeat" not in prompt for prompt in book.asked)
+    assert score(registry, "speech_synthesis", Book(lambda _: "only words"), **options).value == 1.0
+
+
+def test_spoken_questions_are_scored_by_section(registry: Registry, data: Path) -> None:
+    file = str(data / "eval_sqa_heard.jsonl")
+    rows = read_rows(file, 20)
+    book = {units_to_text(row["input_unit"]): row for row in rows}
+    right = Book(lambda prompt: f"{book[prompt]['input_pseudo']}\n\n{book[prompt]['output_pseudo']}\n\nx<|1|>")
+    perfect = score(registry, "spoken_qa", right, data=file, n=20)
+    assert (perfect.value, perfect.notes["question_wer"]) == (1.0, 0.0)
+    # the right word in the wrong section does not count
+    wrong = Book(lambda prompt: f"{book[prompt]['output_pseudo']}\n\nnothing\n\n{book[prompt]['output_pseudo']}")
+    assert score(registry, "spoken_qa", wrong, data=file, n=20).value == 0.0
+
+
+def test_spoken_answers_are_judged_by_ear(registry: Registry, data: Path) -> None:
+    file = str(data / "eval_sqa_heard.jsonl")
+    templates = {row["word"]: row["units"] for row in read_rows(data / "templates.jsonl")}
+    book = {units_to_text(row["input_unit"]): row["output_pseudo"] for row in read_rows(file, 20)}
+    judge = {"templates": str(data / "templates.jsonl"), "codec": "tiny", "speech": True}
+
+    def aloud(prompt: str) -> str:
+        return f"x\n\nwrong\n\n{book[prompt]}{units_to_text(templates[book[prompt]])}"
+
+    assert score(registry, "spoken_qa", Book(aloud), data=file, n=20, **judge).value == 1.0
+    mute = Book(lambda prompt: f"x\n\n{book[prompt]}\n\n{book[prompt]}")
+    assert score(registry, "spoken_qa", mute, data=file, n=20, **judge).value == 0.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "sections"),
+    [
+        ("a\n\nb\n\nc<|1|>", ["a", "b", "c<|1|>"]),
+        ("a\n\nb", ["a", "b", ""]),
+        ("", ["", "", ""]),
+        ("a\n\nb\n\nc\n\nd", ["a", "b", "c\n\nd"]),
+    ],
+)
+def test_missing_sections_are_empty(answer: str, sections: list[str]) -> None:
+    assert split_answer(answer) == sections
+
+
+def test_speech_without_a_judge_is_refused(registry: Registry, data: Path) -> None:
+    with pytest.raises(ConfigError, match="speech: true needs templates and codec"):
+        score(registry, "spoken_qa", Book(str), data=str(data / "eval_sqa_heard.jsonl"), speech=True)
+
+
+def test_unknown_options_are_refused_with_the_nearest(registry: Registry) -> None:
+    with pytest.raises(ConfigError, match=r"column\.options\.dat: unknown key\. Did you mean 'data'\?"):
+        score(registry, "text_match", Book(str), dat="x")
+
+
+def test_a_judge_of_another_vocabulary_or_codec_is_refused(registry: Registry, data: Path) -> None:
+    options = {"data": str(data / "eval_speech.jsonl"), "templates": str(data / "templates.jsonl")}
+    with pytest.raises(VocabularyError, match="the model has 50 units, the codec 'tiny' has 100"):
+        score(registry, "speech_synthesis", Book(str, UnitVocabulary(0, 50)), codec="tiny", **options)
+    with pytest.raises(CodecError, match="no codec is called 'tinny'"):
+        score(registry, "speech_synthesis", Book(str), codec="tinny", **options)
