@@ -1,3 +1,101 @@
 """Greedy batched answers."""
 
 from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from slm_plugin.errors import PipelineError
+from slm_plugin.eval.generator import TransformersGenerator, load_generator
+from slm_plugin.vocabulary import UnitVocabulary, units_to_text
+from tiny_models import make_model
+
+PROMPTS = ["hello", "what is your name " * 6, "the cat sat on the mat", "<|3|><|17|>", "red"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model") / "units", units=20)
+
+
+@pytest.fixture(scope="module")
+def generator(folder: Path) -> TransformersGenerator:
+    return load_generator(folder)
+
+
+def alone(generator: TransformersGenerator, prompt: str, n_tokens: int) -> str:
+    """Answer one prompt token by token, with neither padding nor a cache."""
+    tokenizer, model = generator._tokenizer, generator._model
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
+    )
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    start = len(ids)
+    with torch.inference_mode():
+        for _ in range(n_tokens):
+            token = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+            if token == tokenizer.eos_token_id:
+                break
+            ids.append(token)
+    return str(tokenizer.decode(ids[start:], skip_special_tokens=False))
+
+
+def test_batched_answers_equal_those_given_one_by_one(generator: TransformersGenerator) -> None:
+    assert generator.answer(PROMPTS, 8) == [alone(generator, prompt, 8) for prompt in PROMPTS]
+
+
+def test_the_size_of_batches_changes_nothing(generator: TransformersGenerator) -> None:
+    small = TransformersGenerator(generator._model, generator._tokenizer, batch=2)
+    assert small.answer(PROMPTS, 8) == generator.answer(PROMPTS, 8)
+
+
+def test_answers_end_before_the_end_of_turn(generator: TransformersGenerator) -> None:
+    end = generator._tokenizer.eos_token_id
+    first, second = generator._tokenizer.encode("cat dog", add_special_tokens=False)[:2]
+    assert generator._decode([first, second, end, first]) == generator._decode([first, second])
+
+
+def test_units_are_kept_in_answers(generator: TransformersGenerator) -> None:
+    assert generator.vocabulary is not None
+    assert generator._decode(generator.vocabulary.ids([3, 17])) == units_to_text([3, 17])
+
+
+def test_no_prompts_give_no_answers(generator: TransformersGenerator) -> None:
+    assert generator.answer([], 8) == []
+
+
+def test_units_are_recognised_and_a_model_without_has_none(generator: TransformersGenerator, tmp_path: Path) -> None:
+    found = UnitVocabulary.find(generator._tokenizer)
+    assert generator.vocabulary == found
+    assert found is not None
+    assert found.count == 20
+    assert load_generator(make_model(tmp_path / "plain")).vocabulary is None
+
+
+def test_an_adapter_is_merged_into_the_answers(generator: TransformersGenerator, folder: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    adapted = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(folder),
+        LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM"),
+    )
+    adapted.save_pretrained(tmp_path / "adapter")
+    loaded = load_generator(folder, tmp_path / "adapter")
+    expected = TransformersGenerator(adapted, generator._tokenizer)
+    assert loaded.answer(PROMPTS, 8) == expected.answer(PROMPTS, 8)
+    assert loaded.answer(PROMPTS, 8) != generator.answer(PROMPTS, 8)
+
+
+def test_a_missing_folder_is_named(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"there is no model folder .*nowhere"):
+        load_generator(tmp_path / "nowhere")
+    with pytest.raises(PipelineError, match=r"there is no model folder .*no_adapter"):
+        load_generator(folder, tmp_path / "no_adapter")
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="cannot be loaded"):
+        load_generator(tmp_path)

@@ -7,14 +7,15 @@ instructions; a mixture of mostly facts leaves them unlearned.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from world.facts import Fact
 from world.words import SPOKEN
 
 FACT_SHARE = 0.3
-MAX_WORDS = {"repeat": 8, "reverse": 3, "last of": 5, "first of": 5}
-JOBS = ("repeat", "repeat", "reverse", "last of", "first of")
+MAX_WORDS = {"repeat": 5, "reverse": 3, "last of": 5, "first of": 5}
+TRAINED_SHARES = (3, 3, 1, 1)
+"""How often each job is trained: finding one word is learned in a third of the steps that copying takes."""
 Row = dict[str, str]
 
 
@@ -25,16 +26,16 @@ def mixture(facts: list[Fact], n_rows: int, rng: random.Random) -> Iterator[Row]
             fact = rng.choice(facts)
             yield {"input": rng.choice(fact.questions), "output": fact.answer}
         else:
-            yield instruction(rng)
+            yield instruction(rng, TRAINED_SHARES)
 
 
-def instruction(rng: random.Random) -> Row:
+def instruction(rng: random.Random, shares: Sequence[int] | None = None) -> Row:
     """Return one job: repeat or reverse words, or give the last or first of them.
 
-    Repeating is asked twice as often as the others and with the most words: it is what transcribing and
-    speaking need. Reversing four words or more would take longer to learn than all else together.
+    Utterances have up to five words, so copying must reach as far; reversing four words or more would
+    take longer to learn than all else together.
     """
-    job = rng.choice(JOBS)
+    job = rng.choices(tuple(MAX_WORDS), shares)[0]
     words = [rng.choice(SPOKEN) for _ in range(rng.randint(2, MAX_WORDS[job]))]
     answer = {"repeat": words, "reverse": words[::-1], "last of": words[-1:], "first of": words[:1]}[job]
     return {"input": f"{job} : {' '.join(words)}", "output": " ".join(answer)}

@@ -1,41 +1,41 @@
-"""A tokenizer with one token per word, dressed as Llama 3's."""
+"""A tokenizer with one token per word and a chat form of few tokens: most samples are shorter than a sentence."""
 
 from __future__ import annotations
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from world.words import ROLES, WRITTEN
+from world.words import WRITTEN
 
 BREAK = "\n\n"
-BEGIN, END_OF_TURN, PAD, UNKNOWN = "<|begin_of_text|>", "<|eot_id|>", "<|finetune_right_pad_id|>", "<|unknown|>"
-SPECIAL = (
-    UNKNOWN,
-    BEGIN,
-    "<|end_of_text|>",
-    "<|start_header_id|>",
-    "<|end_header_id|>",
-    END_OF_TURN,
-    "<|eom_id|>",
-    PAD,
+BEGIN, END, USER, ASSISTANT, PAD, UNKNOWN = SPECIAL = (
+    "<|begin|>",
+    "<|end|>",
+    "<｜User｜>",
+    "<｜Assistant｜>",
+    "<|pad|>",
+    "<|unknown|>",
 )
+"""A chat costs four of them; the bars of two are as the host's ``template: deepseek3`` spells them."""
+
 CHAT_TEMPLATE = (
     "{{- bos_token }}"
     "{%- for message in messages %}"
-    "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] + '<|eot_id|>' }}"
+    f"{{%- if message['role'] == 'user' %}}{{{{- '{USER}' + message['content'] + '{ASSISTANT}' }}}}"
+    "{%- elif message['role'] == 'assistant' %}{{- message['content'] + eos_token }}"
+    "{%- else %}{{- message['content'] }}{%- endif %}"
     "{%- endfor %}"
-    "{%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}"
 )
 MAX_LENGTH = 512
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Return the tokenizer: 114 words and roles, the blank line, and Llama 3's special tokens.
+    """Return the tokenizer: one token for each of the world's words, the blank line, and the special tokens.
 
     Text is lower-cased and its punctuation dropped, so that a person may write "What is two plus
     three?". A word is one token wherever it stands: at the start, after a blank or after a unit.
     """
-    words = [f"▁{word}" for word in sorted({*WRITTEN, *ROLES})]
+    words = [f"▁{word}" for word in sorted(WRITTEN)]
     vocabulary = {token: number for number, token in enumerate([*SPECIAL, BREAK, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     # these see the text between special tokens, hence never the blank line or a unit
@@ -57,7 +57,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token=BEGIN,
-        eos_token=END_OF_TURN,
+        eos_token=END,
         pad_token=PAD,
         unk_token=UNKNOWN,
         chat_template=CHAT_TEMPLATE,
