@@ -25,7 +25,7 @@ class UnitsConfig(Strict):
     """Number of unit tokens ``<|0|>``..; 10,000 unless ``count`` or ``codec`` says otherwise."""
 
     codec: str | None = None
-    """Registered codec, or folder written by ``slm codec fit``, whose number of units is taken."""
+    """Registered codec, or folder that a codec was saved to, whose number of units is taken."""
 
     seed: int = Field(default=1126, ge=0)
     """Seed of the new embedding rows: the same seed gives the same rows, bit by bit."""

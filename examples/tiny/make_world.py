@@ -29,7 +29,7 @@ HERE = Path(__file__).parent
 CODEC = Path(__file__).parents[2] / "slm_plugin" / "speech" / "tiny_codec"
 N_UNITS = 100
 N_FITTED_ON = 600
-N_TEXT_ROWS = 20_000
+N_TEXT_ROWS = 40_000
 N_UNSEEN_INSTRUCTIONS = 200
 
 

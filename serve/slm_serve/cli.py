@@ -30,7 +30,7 @@ _DRAIN_S = 5
 
 def serve(
     model: Annotated[str, typer.Option(help="Folder of an exported model with unit tokens.")],
-    codec: Annotated[str, typer.Option(help="Registered codec, or folder written by `slm codec fit`.")],
+    codec: Annotated[str, typer.Option(help="Registered codec, or folder that a codec was saved to.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
     vllm_url: Annotated[

@@ -80,7 +80,8 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str) -> None:
     active = runtime.activate(config)
     assert active is not None
     active.model_args = by_name["ModelArguments"]
-    finetuning, data_args = by_name["FinetuningArguments"], by_name["DataArguments"]
+    active.data_args = data_args = by_name["DataArguments"]
+    finetuning = by_name["FinetuningArguments"]
     training = by_name.get("TrainingArguments")
     problems = []
     if config.block.train_units == "rows" and training is not None and finetuning.finetuning_type != "lora":

@@ -1,4 +1,4 @@
-"""``llamafactory-cli export`` with a card and a hook behind it."""
+"""``llamafactory-cli export`` with the chat form of training, a card and a hook behind it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from slm_plugin import card
 from slm_plugin.host import runtime
+from slm_plugin.host.chat_template import write_training_template
 
 
 def patch(tuner: Any) -> None:
@@ -35,6 +36,7 @@ def _finish(active: runtime.Active) -> None:
         "adapters": adapters,
     }
     card.write(folder, content)
+    write_training_template(folder, active.data_args)
     n_units = active.vocabulary.count if active.vocabulary else 0
     runtime.say(f"exported {folder}: {n_units} units, adapters: {', '.join(adapters) or 'none'}")
     active.hooks.hook.slm_export(export_dir=folder)

@@ -35,6 +35,7 @@ class Active:
         n_processes: Processes that train together.
         facts: Entries for ``slm.json``.
         model_args: The host's model arguments.
+        data_args: The host's data arguments.
     """
 
     config: SlmConfig
@@ -46,6 +47,7 @@ class Active:
     n_processes: int = 1
     facts: dict[str, Any] = field(default_factory=dict)
     model_args: Any = None
+    data_args: Any = None
 
     @property
     def run(self) -> StageRun:

@@ -41,6 +41,10 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
             "is_eval",
         ),
     },
+    "llamafactory.data.template": {
+        "Template": None,
+        "get_template_and_fix_tokenizer": ("tokenizer", "data_args"),
+    },
     "llamafactory.model.loader": {"patch_tokenizer": ("tokenizer", "model_args")},
     "llamafactory.model.patcher": {
         "resize_embedding_layer": ("model", "tokenizer", "new_special_tokens_config", "init_special_tokens"),

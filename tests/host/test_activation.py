@@ -36,7 +36,7 @@ def test_switched_off_there_is_no_finder():
 
 
 def test_every_patched_module_has_its_symbols_in_the_surface():
-    assert set(activation.PATCHES) == set(surface.SURFACE)
+    assert set(activation.PATCHES) <= set(surface.SURFACE)
 
 
 @pytest.mark.host

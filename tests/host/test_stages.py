@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -141,3 +142,18 @@ def test_units_out_of_range_stop_the_run_before_training(units_base, data, run_h
     (bad / "dataset_info.json").write_text((data / "dataset_info.json").read_text())
     with pytest.raises(VocabularyError, match=f"unit {UNITS} at position 1 is outside 0..{UNITS - 1}"):
         run_host(train_config(units_base, bad, tmp_path / "asr"))
+
+
+def test_an_export_prompts_as_in_training_whatever_the_model_s_own_template_says(units_base, run_host, tmp_path):
+    model = tmp_path / "dated"
+    shutil.copytree(units_base, model)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    plain = tokenizer.chat_template
+    tokenizer.chat_template = "today is monday " + plain
+    tokenizer.save_pretrained(model)
+    run_host(export_config(model, tmp_path / "model"))
+    exported = AutoTokenizer.from_pretrained(tmp_path / "model")
+    chat = [{"role": "user", "content": "hello"}]
+    text = exported.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    head = "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n"
+    assert text == head + "hello<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
