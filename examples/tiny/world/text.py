@@ -32,7 +32,7 @@ def mixture(facts: list[Fact], n_rows: int, rng: random.Random) -> Iterator[Row]
 def instruction(rng: random.Random, shares: Sequence[int] | None = None) -> Row:
     """Return one job: repeat or reverse words, or give the last or first of them.
 
-    Utterances have up to five words, so copying must reach as far; reversing four words or more would
+    Copying must reach further than the four words of an utterance; reversing four words or more would
     take longer to learn than all else together.
     """
     job = rng.choices(tuple(MAX_WORDS), shares)[0]
