@@ -55,7 +55,8 @@ def evaluate_step(
     scores = evaluate(generator, skills, registry)
     results.write_scores(scores_path(Path(loaded.output), wanted.stage), scores)
     for skill, score in scores.items():
-        typer.echo(f"{skill}: {score.value:.3f} (n {score.n})")
+        notes = "".join(f", {name} {value:.3f}" for name, value in score.notes.items())
+        typer.echo(f"{skill}: {score.value:.3f} (n {score.n}{notes})")
 
 
 def make_app() -> typer.Typer:

@@ -19,6 +19,7 @@ class Matrix:
         scores: ``scores[i][j]`` is skill j after stage i; None where it was not measured.
         n: Items behind each skill's score.
         better: Which direction of each skill is an improvement.
+        notes: What each skill's latest score is to be read by, such as the recogniser's own error rate.
     """
 
     skills: Sequence[str]
@@ -26,6 +27,7 @@ class Matrix:
     scores: list[list[float | None]] = field(default_factory=list)
     n: dict[str, int] = field(default_factory=dict)
     better: dict[str, Literal["higher", "lower"]] = field(default_factory=dict)
+    notes: dict[str, Mapping[str, float]] = field(default_factory=dict)
 
     def add(self, stage: str, scores: Mapping[str, Score]) -> None:
         """Append the row of a stage."""
@@ -34,6 +36,8 @@ class Matrix:
         for skill, score in scores.items():
             self.n[skill] = score.n
             self.better[skill] = score.better
+            if score.notes:
+                self.notes[skill] = score.notes
 
     def value(self, stage: str, skill: str) -> float | None:
         """Return one cell; None where it was not measured."""

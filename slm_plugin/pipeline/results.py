@@ -71,6 +71,8 @@ def _summary(pipeline: Pipeline, matrix: Matrix, outcomes: Sequence[Outcome]) ->
         parts.append(transcript.read_text(encoding="utf-8").rstrip())
     if matrix.skills:
         parts.append(_table(matrix))
+    if matrix.notes:
+        parts.append("to read the scores by (last stage)\n" + "\n".join(_note_lines(matrix)))
     if pipeline.gates:
         parts.append("\n".join(_gate_line(gate, matrix) for gate in pipeline.gates))
     counts = [
@@ -98,6 +100,14 @@ def _table(matrix: Matrix) -> str:
     directions = [matrix.better.get(skill, "-") for skill in matrix.skills]
     lines.append("better".ljust(first) + "".join(direction.rjust(width) for direction in directions))
     return "\n".join(lines)
+
+
+def _note_lines(matrix: Matrix) -> list[str]:
+    """Return a line per skill that came with notes, such as the ceiling of a recogniser on real audio."""
+    return [
+        f"  {skill}: {', '.join(f'{name} {value:.3f}' for name, value in notes.items())}"
+        for skill, notes in matrix.notes.items()
+    ]
 
 
 def _gate_line(gate: Gate, matrix: Matrix) -> str:

@@ -214,12 +214,13 @@ def test_the_summary_says_which_gates_are_not_met(folder, registry):
     pipeline = plan.load(write(folder, steps, **more), registry)
     Path("out/scores").mkdir(parents=True)
     for stage, value in (("base", 0.95), ("asr", 0.5)):
-        cell = {"value": value, "n": 20, "better": "higher"}
+        cell = {"value": value, "n": 20, "better": "higher", "notes": {"recogniser_wer": 0.026}}
         Path(f"out/scores/{stage}.json").write_text(json.dumps({"qa": cell}))
     Path("a").mkdir()
     Path("a/slm.json").write_text(json.dumps({"replay": {"text": 7}}))
     summary = results.write_results(pipeline, [runner.Outcome("base_eval", 1.5, skipped=False)])
     assert "gate base: qa at least 0.9: 0.950, learned" in summary
+    assert "qa: recogniser_wer 0.026" in summary
     assert "gate asr: qa at most 0.1: 0.500, STAGE NOT LEARNED" in summary
     assert Path("out/summary.txt").read_text() == summary
     assert json.loads(Path("out/counts.json").read_text()) == {"asr": {"text": 7}}
