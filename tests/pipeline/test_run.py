@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -19,7 +19,7 @@ from slm_plugin.pipeline import plan, results, runner
 from slm_plugin.pipeline.progress import Progress
 from slm_plugin.plugins import Registry
 
-SILENT = Console(file=open(os.devnull, "w"))  # noqa: SIM115  # closed by the interpreter
+SILENT = Console(file=io.StringIO())
 
 
 @pytest.fixture(scope="module")
