@@ -58,7 +58,9 @@ def _data_of(host_yaml: Path) -> list[Path]:
 
 
 def _add(digest: hashlib._Hash, path: Path) -> None:
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    # running a script writes bytecode beside it, which is no input
+    found = (file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    files = sorted(found) if path.is_dir() else [path]
     for file in files:
         digest.update(f"{file}\n".encode())
         if file.is_file():

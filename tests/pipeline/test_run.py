@@ -82,6 +82,16 @@ def test_a_changed_input_runs_its_step_and_what_depends_on_it_again(folder, regi
     assert [outcome.skipped for outcome in outcomes] == [False, False, True]
 
 
+def test_bytecode_that_a_step_leaves_beside_its_script_runs_nothing_again(folder, registry):
+    Path("code").mkdir()
+    Path("code/words.py").write_text("WORDS = 93")
+    command = ["python", "-c", "import sys; sys.path.insert(0, 'code'); import words"]
+    steps = [{"name": "one", "command": command, "inputs": ["code"], "environment": {"PYTHONDONTWRITEBYTECODE": ""}}]
+    run(write(folder, steps), registry)
+    assert list(Path("code").rglob("*.pyc"))
+    assert run(write(folder, steps), registry)[0].skipped
+
+
 def test_a_missing_output_runs_the_step_again(folder, registry):
     steps = [{"name": "one", **appending("log", "one"), "outputs": ["log"]}]
     run(write(folder, steps), registry)
