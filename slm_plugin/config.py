@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from slm_plugin.errors import ConfigError, Problem, suggest
+from slm_plugin.merge.plan import MergePlan, parse_merge
 from slm_plugin.plugins import Registry
 from slm_plugin.strict import Strict, parse
 from slm_plugin.vocabulary import DEFAULT_UNIT_COUNT
@@ -62,6 +63,18 @@ class SlmBlock(Strict):
     mitigations: list[dict[str, Any]] = Field(default_factory=list)
     """What keeps earlier skills alive, each as ``name: {options}``; hooks fire in this order."""
 
+    lora_scale: float | list[float] | dict[str, float] | None = None
+    """Discount of the adapters: ``W0 + lora_scale * (alpha / r) * B A``. One factor for all of
+    ``adapter_name_or_path``, or one by adapter folder. A list writes one export for each factor.
+    Acts at export, in chat, api and eval, and on the adapter that a next stage starts from; 1 is neutral."""
+
+    scaled_modules: Literal["leave", "interpolate"] = "leave"
+    """What ``lora_scale`` does to embeddings and head trained in full: ``leave`` them as trained, or
+    ``interpolate`` their rows toward the base by the same factor, the unit rows untouched."""
+
+    merge: dict[str, Any] | None = None
+    """What ``llamafactory-cli export`` writes instead of one model: several merged. See ``slm.merge``."""
+
     long_samples: Literal["cut", "drop"] = "cut"
     """What happens to samples longer than ``cutoff_len``: cut by the host, or dropped. Both are counted."""
 
@@ -79,11 +92,13 @@ class SlmConfig:
         block: The keys as written.
         instances: The stage (where named) and the mitigations, in order; hooks fire on them.
         unit_count: Units in the vocabulary; 0 where ``units`` is not set.
+        merge: The models to merge and how; None where ``merge`` is not set.
     """
 
     block: SlmBlock
     instances: tuple[object, ...]
     unit_count: int
+    merge: MergePlan | None = None
 
 
 def parse_block(raw: Any, registry: Registry, where: str = "slm") -> SlmConfig:
@@ -116,9 +131,15 @@ def parse_block(raw: Any, registry: Registry, where: str = "slm") -> SlmConfig:
     unit_count = 0
     if block is not None and block.units is not None:
         unit_count = _unit_count(block.units, registry, f"{where}.units.codec", problems)
+    merge: MergePlan | None = None
+    if isinstance(named.get("merge"), Mapping):
+        try:
+            merge = parse_merge(named["merge"], registry, f"{where}.merge")
+        except ConfigError as error:
+            problems.extend(error.problems)
     if problems or block is None:
         raise ConfigError(problems)
-    return SlmConfig(block, tuple(instances), unit_count)
+    return SlmConfig(block, tuple(instances), unit_count, merge)
 
 
 def _mitigations(raw: Any, registry: Registry, where: str, problems: list[Problem]) -> list[object]:

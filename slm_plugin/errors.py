@@ -10,6 +10,7 @@ The tree::
     ├── DataError          a data set or a row of it cannot be used
     ├── AudioError         a recording cannot be turned into units
     ├── CodecError         a codec folder is missing, damaged or of another form
+    ├── WeightsError       weights on disk are missing, damaged or do not fit together
     ├── PipelineError      a pipeline file or one of its steps failed
     └── EngineError        the text engine behind the speech server failed or is away
 
@@ -77,6 +78,10 @@ class AudioError(SlmError):
 
 class CodecError(SlmError):
     """A codec folder is missing, damaged or of another form."""
+
+
+class WeightsError(SlmError):
+    """Weights on disk are missing, damaged or do not fit together."""
 
 
 class PipelineError(SlmError):

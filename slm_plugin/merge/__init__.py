@@ -1,0 +1,1 @@
+"""Merging of models that share a parent: each method is a plugin."""
