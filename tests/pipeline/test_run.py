@@ -146,6 +146,8 @@ def test_killed_at_any_point_it_goes_on_where_it_was_and_leaves_no_child(folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            # whoever runs the tests in the background of a shell has them ignore it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         child = int(_wait_for(lambda: lines("pid"))[0])
         process.send_signal(number)
