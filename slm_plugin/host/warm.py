@@ -7,7 +7,7 @@ touches no device, so that forking is safe; use it on machines without an accele
 
 Protocol: one JSON object per line. In: ``{"id", "arguments", "log", "environments"}``, one environment
 per process that trains together. Out: ``{"ready": true}`` once, then ``{"id", "pid"}`` with the process
-group of a command and ``{"id", "status"}`` when all of it has ended.
+group of a command and ``{"id", "status", "cpu_seconds"}`` when all of it has ended.
 """
 
 from __future__ import annotations
@@ -55,11 +55,13 @@ class _Job:
         identity: What it is called in messages.
         left: Processes that have not ended.
         status: The first exit status that was not 0, or 0.
+        cpu_seconds: Processor time of those that have ended, user and system.
     """
 
     identity: str
     left: set[int] = dataclasses.field(default_factory=set)
     status: int = 0
+    cpu_seconds: float = 0.0
 
 
 def _start(request: dict[str, Any]) -> _Job:
@@ -81,11 +83,12 @@ def _start(request: dict[str, Any]) -> _Job:
 
 def _collect(running: dict[int, _Job], block: bool) -> None:
     while running:
-        child, status = os.waitpid(-1, 0 if block else os.WNOHANG)
+        child, status, usage = os.wait4(-1, 0 if block else os.WNOHANG)
         if child == 0:
             return
         job = running.pop(child)
         job.left.discard(child)
+        job.cpu_seconds += usage.ru_utime + usage.ru_stime
         code = os.waitstatus_to_exitcode(status)
         if code != 0 and job.status == 0:
             job.status = code
@@ -93,7 +96,7 @@ def _collect(running: dict[int, _Job], block: bool) -> None:
             for other in job.left:
                 _end(other)
         if not job.left:
-            _tell({"id": job.identity, "status": job.status})
+            _tell({"id": job.identity, "status": job.status, "cpu_seconds": round(job.cpu_seconds, 2)})
 
 
 def _end(child: int) -> None:

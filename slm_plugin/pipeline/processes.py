@@ -22,7 +22,13 @@ _C_LIBRARY = ctypes.CDLL(None)
 
 
 class Child(Protocol):
-    """A running command."""
+    """A running command.
+
+    Attributes:
+        cpu_seconds: Processor time it took, known after :meth:`wait`; None where it is not measured.
+    """
+
+    cpu_seconds: float | None
 
     def wait(self) -> int:
         """Wait for its end and return its exit status."""
@@ -41,6 +47,8 @@ class CommandChild:
         log: File for its output.
         environment: Variables beside the inherited ones.
     """
+
+    cpu_seconds: float | None = None
 
     def __init__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         with log.open("wb") as output:
@@ -90,6 +98,7 @@ class WarmHost:
         self._changed = threading.Condition()
         self._pids: dict[str, int] = {}
         self._statuses: dict[str, int] = {}
+        self._cpu_seconds: dict[str, float] = {}
         self._gone = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -120,6 +129,11 @@ class WarmHost:
             self._changed.wait_for(lambda: identity in self._statuses or self._gone)
             return self._statuses.get(identity, 1)
 
+    def cpu_seconds(self, identity: str) -> float | None:
+        """Return the processor time of a command that has ended."""
+        with self._changed:
+            return self._cpu_seconds.get(identity)
+
     def pid(self, identity: str) -> int | None:
         """Return the process id of a command that is running."""
         with self._changed:
@@ -149,6 +163,7 @@ class WarmHost:
             with self._changed:
                 if "status" in message:
                     self._statuses[message["id"]] = message["status"]
+                    self._cpu_seconds[message["id"]] = message["cpu_seconds"]
                 elif "pid" in message:
                     self._pids[message["id"]] = message["pid"]
                 self._changed.notify_all()
@@ -160,12 +175,16 @@ class WarmHost:
 class WarmChild:
     """A command that a :class:`WarmHost` runs."""
 
+    cpu_seconds: float | None = None
+
     def __init__(self, host: WarmHost, identity: str) -> None:
         self._host, self._identity = host, identity
 
     def wait(self) -> int:
         """Wait for its end and return its exit status."""
-        return self._host.wait(self._identity)
+        status = self._host.wait(self._identity)
+        self.cpu_seconds = self._host.cpu_seconds(self._identity)
+        return status
 
     def stop(self) -> None:
         """Ask its group to end and wait."""

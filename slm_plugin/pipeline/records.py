@@ -19,11 +19,13 @@ class StepRecord:
         name: Name of the step.
         fingerprint: What it was made from.
         seconds: How long it took.
+        cpu_seconds: Processor time of all its processes; None where it was not measured.
     """
 
     name: str
     fingerprint: str
     seconds: float
+    cpu_seconds: float | None = None
 
 
 def read(output: Path, name: str) -> StepRecord | None:

@@ -138,7 +138,8 @@ class _Run:
             reason = f"ended with status {status}" if status else f"did not write {', '.join(missing)}"
             raise PipelineError(f"step {step.name} {reason}; its log {log} ends:\n{_tail(log)}")
         seconds = time.monotonic() - started
-        records.write(self.output, records.StepRecord(step.name, self.fingerprints[step.name], seconds))
+        record = records.StepRecord(step.name, self.fingerprints[step.name], seconds, child.cpu_seconds)
+        records.write(self.output, record)
         return Outcome(step.name, seconds, skipped=False)
 
     def _start(self, step: Step, log: Path) -> Child:
