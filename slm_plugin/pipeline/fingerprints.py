@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -13,8 +14,22 @@ from slm_plugin import card
 from slm_plugin.pipeline.plan import Pipeline, Step
 
 
-def step_fingerprint(step: Step, pipeline: Pipeline, upstream: Mapping[str, str]) -> str:
-    """Return sixteen hex digits over everything that decides a step's result.
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that decides a step's result.
+
+    Attributes:
+        fingerprint: Sixteen hex digits over all of it.
+        parts: The same part by part, twelve digits each, to say later which one changed: ``definition``,
+            ``environment``, ``versions``, ``skills``, ``step NAME`` for steps it needs and ``file PATH``.
+    """
+
+    fingerprint: str
+    parts: Mapping[str, str]
+
+
+def step_inputs(step: Step, pipeline: Pipeline, upstream: Mapping[str, str]) -> Inputs:
+    """Return what decides a step's result.
 
     That is its definition, the host YAML it names with the data it reads, its ``inputs``, the
     versions of the software, and the fingerprints of the steps it needs. Evaluations also depend on
@@ -25,19 +40,54 @@ def step_fingerprint(step: Step, pipeline: Pipeline, upstream: Mapping[str, str]
         pipeline: The pipeline it is part of.
         upstream: Fingerprint by name of every step it needs.
     """
-    digest = hashlib.sha256()
-    parts: dict[str, object] = {
+    known: dict[str, object] = {
         "step": step.model_dump(exclude={"needs"}),
         "environment": pipeline.environment,
         "upstream": dict(sorted(upstream.items())),
         "versions": card.versions(),
     }
     if step.evaluate is not None:
-        parts["skills"] = [skill.model_dump() for skill in pipeline.skills]
-    digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
-    for path in _files_of(step, pipeline):
-        _add(digest, path)
-    return digest.hexdigest()[:16]
+        known["skills"] = [skill.model_dump() for skill in pipeline.skills]
+    digest = hashlib.sha256(_text(known))
+    parts = {
+        "definition" if key == "step" else key: _digits(_text(value))
+        for key, value in known.items()
+        if key != "upstream"
+    }
+    parts |= {f"step {name}": digits for name, digits in upstream.items()}
+    for file in _files_of(step, pipeline):
+        digest.update(f"{file}\n".encode())
+        if file.is_file():
+            with file.open("rb") as content:
+                found = hashlib.file_digest(content, "sha256")
+            digest.update(found.digest())
+            parts[f"file {file}"] = found.hexdigest()[:12]
+    return Inputs(digest.hexdigest()[:16], parts)
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Say which parts of a step's inputs differ from those it was run with."""
+    found = []
+    for name in sorted({*before, *now}):
+        if before.get(name) == now.get(name):
+            continue
+        kind, _, what = name.partition(" ")
+        verb = "is new" if name not in before else "is gone" if name not in now else "changed"
+        if kind == "file":
+            found.append(f"{what} {verb}")
+        elif kind == "step":
+            found.append(f"step {what} {'has another result' if verb == 'changed' else verb}")
+        else:
+            found.append(f"its {name} changed")
+    return found
+
+
+def _text(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, default=str).encode()
+
+
+def _digits(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def _files_of(step: Step, pipeline: Pipeline) -> list[Path]:
@@ -48,7 +98,7 @@ def _files_of(step: Step, pipeline: Pipeline) -> list[Path]:
     if step.evaluate is not None:
         options = [value for skill in pipeline.skills for value in skill.options.values()]
         files += [Path(value) for value in options if isinstance(value, str) and Path(value).exists()]
-    return files
+    return [file for path in files for file in _files_in(path)]
 
 
 def _data_of(host_yaml: Path) -> list[Path]:
@@ -57,12 +107,8 @@ def _data_of(host_yaml: Path) -> list[Path]:
     return [Path(folder)] if isinstance(folder, str) and Path(folder).is_dir() else []
 
 
-def _add(digest: hashlib._Hash, path: Path) -> None:
+def _files_in(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
     # running a script writes bytecode beside it, which is no input
-    found = (file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    files = sorted(found) if path.is_dir() else [path]
-    for file in files:
-        digest.update(f"{file}\n".encode())
-        if file.is_file():
-            with file.open("rb") as content:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
+    return sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)

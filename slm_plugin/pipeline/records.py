@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 FOLDER = ".steps"
 
@@ -20,12 +21,16 @@ class StepRecord:
         fingerprint: What it was made from.
         seconds: How long it took.
         cpu_seconds: Processor time of all its processes; None where it was not measured.
+        inputs: What it was made from, part by part.
+        lineage: What a reader wants to know of it: kind, configuration, seed, versions, outputs, times.
     """
 
     name: str
     fingerprint: str
     seconds: float
     cpu_seconds: float | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    lineage: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read(output: Path, name: str) -> StepRecord | None:

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
 from slm_plugin.errors import PipelineError
-from slm_plugin.pipeline import records
-from slm_plugin.pipeline.fingerprints import step_fingerprint
+from slm_plugin.pipeline import lineage, records
+from slm_plugin.pipeline.fingerprints import Inputs, changes, step_inputs
 from slm_plugin.pipeline.plan import Pipeline, Step, needs
 from slm_plugin.pipeline.processes import Child, CommandChild, WarmHost
 from slm_plugin.pipeline.progress import Progress
@@ -38,6 +39,25 @@ class Outcome:
     name: str
     seconds: float
     skipped: bool
+
+
+@dataclass(frozen=True)
+class Intention:
+    """What a run would do with a step.
+
+    Attributes:
+        name: Name of the step.
+        reasons: Why it runs; empty where it is finished.
+    """
+
+    name: str
+    reasons: tuple[str, ...]
+
+
+def intentions(pipeline: Pipeline) -> list[Intention]:
+    """Say of every step whether it would run now, and why, in the order of the file."""
+    reasons, _, _ = _look(pipeline)
+    return [Intention(step.name, tuple(reasons[step.name])) for step in pipeline.steps]
 
 
 def run(pipeline: Pipeline, path: Path, progress: Progress) -> list[Outcome]:
@@ -64,7 +84,7 @@ class _Run:
         self.output = Path(pipeline.output)
         self.steps = {step.name: step for step in pipeline.steps}
         self.needs = needs(pipeline)
-        self.fingerprints: dict[str, str] = {}
+        self.inputs: dict[str, Inputs] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.children: dict[str, Child] = {}
         self.lock = threading.Lock()
@@ -87,18 +107,10 @@ class _Run:
 
     def _plan(self) -> None:
         """Find out which steps are finished; a step whose upstream runs again runs again too."""
-        for name in graphlib.TopologicalSorter(dict(self.needs)).static_order():
-            step = self.steps[name]
-            upstream = {need: self.fingerprints[need] for need in self.needs[name]}
-            self.fingerprints[name] = step_fingerprint(step, self.pipeline, upstream)
-            record = records.read(self.output, name)
-            is_current = record is not None and record.fingerprint == self.fingerprints[name]
-            if is_current and all(path.exists() for path in self._outputs(step)):
-                assert record is not None
+        reasons, self.inputs, finished = _look(self.pipeline)
+        for name, record in finished.items():
+            if not reasons[name]:
                 self.outcomes[name] = Outcome(name, record.seconds, skipped=True)
-        for name in graphlib.TopologicalSorter(dict(self.needs)).static_order():
-            if any(need not in self.outcomes for need in self.needs[name]):
-                self.outcomes.pop(name, None)
 
     def _schedule(self, pool: ThreadPoolExecutor, todo: list[str]) -> None:
         waiting, running = list(todo), dict[Future[Outcome], str]()
@@ -122,24 +134,30 @@ class _Run:
 
     def _run_step(self, step: Step) -> Outcome:
         records.forget(self.output, step.name)
-        for path in self._outputs(step):
+        for path in outputs_of(step, self.output):
             # what an interrupted run left behind must not be taken for a result, or trained on
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         log = self.output / "logs" / f"{step.name}.log"
-        started = time.monotonic()
+        started, began = time.monotonic(), datetime.now(UTC)
         with self.progress.step(step.name, self._trainer_log(step)):
             with self.lock:
                 if self.stopping:
                     raise PipelineError(f"step {step.name} was not started.")
                 child = self.children[step.name] = self._start(step, log)
             status = child.wait()
-        missing = [str(path) for path in self._outputs(step) if not path.exists()]
+        outputs = outputs_of(step, self.output)
+        missing = [str(path) for path in outputs if not path.exists()]
         if status != 0 or missing:
             reason = f"ended with status {status}" if status else f"did not write {', '.join(missing)}"
             raise PipelineError(f"step {step.name} {reason}; its log {log} ends:\n{_tail(log)}")
         seconds = time.monotonic() - started
-        record = records.StepRecord(step.name, self.fingerprints[step.name], seconds, child.cpu_seconds)
+        inputs, known = self.inputs[step.name], lineage.describe(step, outputs, began)
+        record = records.StepRecord(
+            step.name, inputs.fingerprint, seconds, child.cpu_seconds, dict(inputs.parts), known
+        )
         records.write(self.output, record)
+        with self.lock:
+            lineage.write(self.pipeline)
         return Outcome(step.name, seconds, skipped=False)
 
     def _start(self, step: Step, log: Path) -> Child:
@@ -158,16 +176,6 @@ class _Run:
         known = {"python": sys.executable}
         words = [known.get(word, word.replace("{output}", str(self.output))) for word in step.command or []]
         return CommandChild(words, log, environment)
-
-    def _outputs(self, step: Step) -> list[Path]:
-        named = [Path(name.replace("{output}", str(self.output))) for name in step.outputs]
-        if step.train is not None:
-            named += _configured(step.train, "output_dir")
-        if step.export is not None:
-            named += _configured(step.export, "export_dir")
-        if step.evaluate is not None:
-            named.append(scores_path(self.output, step.evaluate.stage))
-        return named
 
     def _trainer_log(self, step: Step) -> Path | None:
         folders = _configured(step.train, "output_dir") if step.train is not None else []
@@ -191,6 +199,47 @@ class _Run:
             children = list(self.children.values())
         for child in children:
             child.stop()
+
+
+def outputs_of(step: Step, output: Path) -> list[Path]:
+    """Return the files and folders that must be there when a step has ended."""
+    named = [Path(name.replace("{output}", str(output))) for name in step.outputs]
+    if step.train is not None:
+        named += _configured(step.train, "output_dir")
+    if step.export is not None:
+        named += _configured(step.export, "export_dir")
+    if step.evaluate is not None:
+        named.append(scores_path(output, step.evaluate.stage))
+    return named
+
+
+def _look(
+    pipeline: Pipeline,
+) -> tuple[dict[str, list[str]], dict[str, Inputs], dict[str, records.StepRecord]]:
+    """Return why each step must run (nothing for finished ones), what decides it, and its last record."""
+    output, needed = Path(pipeline.output), needs(pipeline)
+    steps = {step.name: step for step in pipeline.steps}
+    reasons: dict[str, list[str]] = {}
+    inputs: dict[str, Inputs] = {}
+    finished: dict[str, records.StepRecord] = {}
+    for name in graphlib.TopologicalSorter(dict(needed)).static_order():
+        upstream = {need: inputs[need].fingerprint for need in needed[name]}
+        inputs[name] = step_inputs(steps[name], pipeline, upstream)
+        record = records.read(output, name)
+        if record is None:
+            reasons[name] = ["it has not been finished"]
+            continue
+        finished[name] = record
+        reasons[name] = []
+        if record.fingerprint != inputs[name].fingerprint:
+            reasons[name] += changes(record.inputs, inputs[name].parts) or ["what it is made from changed"]
+        reasons[name] += [f"{path} is missing" for path in outputs_of(steps[name], output) if not path.exists()]
+        told = {f"step {need} has another result" for need in needed[name]}
+        again = [need for need in needed[name] if reasons[need]]
+        if again:
+            reasons[name] = [reason for reason in reasons[name] if reason not in told]
+            reasons[name] += [f"step {need} runs again" for need in again]
+    return reasons, inputs, finished
 
 
 def scores_path(output: Path, stage: str) -> Path:

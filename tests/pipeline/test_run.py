@@ -243,3 +243,44 @@ def test_the_summary_says_which_gates_are_not_met(folder, registry):
         "n": {"qa": 20},
         "better": {"qa": "higher"},
     }
+
+
+def test_the_plan_says_what_would_run_and_why(folder, registry):
+    Path("data").write_text("1")
+    steps = [
+        {"name": "one", **appending("log", "one"), "inputs": ["data"]},
+        {"name": "two", **appending("log", "two"), "outputs": ["log"]},
+        {"name": "apart", "needs": [], **appending("apart.log", "apart"), "outputs": ["apart.log"]},
+    ]
+    path = write(folder, steps)
+
+    def told():
+        return {found.name: list(found.reasons) for found in runner.intentions(plan.load(path, registry))}
+
+    assert told() == dict.fromkeys(("one", "two", "apart"), ["it has not been finished"])
+    run(path, registry)
+    assert told() == {"one": [], "two": [], "apart": []}
+    Path("data").write_text("2")
+    Path("apart.log").unlink()
+    assert told() == {"one": ["data changed"], "two": ["step one runs again"], "apart": ["apart.log is missing"]}
+    write(folder, [{**steps[0], "environment": {"A": "1"}}, *steps[1:]])
+    assert told()["one"] == ["its definition changed", "data changed"]
+    # looking ran nothing: the output of "two" was cleared once, before its only run
+    assert lines("log") == ["two"]
+
+
+def test_the_lineage_says_how_every_result_came_about(folder, registry):
+    Path("data").write_text("1")
+    steps = [{"name": "one", **appending("log", "one"), "inputs": ["data"], "outputs": ["log"]}]
+    run(write(folder, steps), registry)
+    found = json.loads(Path("out/lineage.json").read_text())["one"]
+    assert found["kind"] == "command"
+    # sha256 of the one byte "1"
+    assert found["inputs"]["file data"] == "6b86b273ff34"
+    assert found["outputs"].keys() == {"log"}
+    assert found["versions"]["slm_plugin"]
+    assert found["started"] <= found["ended"]
+    code = found["code"]
+    run(write(folder, [*steps, {"name": "two", **appending("log", "two")}]), registry)
+    assert json.loads(Path("out/lineage.json").read_text()).keys() == {"one", "two"}
+    assert len(code) == 12

@@ -1,0 +1,75 @@
+"""``lineage.json``: how everything in a pipeline's output folder came about."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+import slm_plugin
+from slm_plugin import card
+from slm_plugin.pipeline import records
+from slm_plugin.pipeline.plan import Pipeline, Step
+
+FILE_NAME = "lineage.json"
+
+
+def describe(step: Step, outputs: Iterable[Path], started: datetime) -> dict[str, Any]:
+    """Return what a finished step is recorded with.
+
+    Args:
+        step: The step.
+        outputs: Files and folders that it wrote.
+        started: When it was started.
+
+    Returns:
+        ``kind``, ``definition``, ``config`` (the host YAML as read), ``seed``, ``versions``, ``code`` (twelve
+        digits over this package's files), ``outputs`` (twelve digits by path), ``started`` and ``ended``.
+    """
+    file = step.train or step.export
+    config: Any = OmegaConf.to_container(OmegaConf.load(file)) if file is not None else None
+    return {
+        "kind": step.kind,
+        "definition": step.model_dump(exclude_defaults=True),
+        "config": config,
+        "seed": config.get("seed") if isinstance(config, dict) else None,
+        "versions": card.versions(),
+        "code": code_digits(),
+        "outputs": {str(path): _digits(path) for path in outputs},
+        "started": started.isoformat(timespec="seconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def write(pipeline: Pipeline) -> None:
+    """Write ``lineage.json`` from the records of all finished steps."""
+    output = Path(pipeline.output)
+    found: dict[str, Any] = {}
+    for step in pipeline.steps:
+        record = records.read(output, step.name)
+        if record is not None:
+            measured = {"seconds": record.seconds, "cpu_seconds": record.cpu_seconds}
+            made_from = {"fingerprint": record.fingerprint, "inputs": dict(record.inputs)}
+            found[step.name] = {**record.lineage, **made_from, **measured}
+    records.write_json(output / FILE_NAME, found)
+
+
+def code_digits() -> str:
+    """Return twelve hex digits over the sources of this package."""
+    digest = hashlib.sha256()
+    folder = Path(slm_plugin.__file__).parent
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder)}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _digits(path: Path) -> str:
+    if path.is_dir():
+        return card.fingerprint(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
