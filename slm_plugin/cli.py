@@ -10,7 +10,11 @@ from typing import Annotated
 import typer
 
 from slm_plugin import __version__
+from slm_plugin.adapters.command import export_check
 from slm_plugin.errors import PipelineError, SlmError, suggest
+from slm_plugin.experts.command import experts
+from slm_plugin.merge.command import merge_file
+from slm_plugin.replay_synthesis.command import make_replay_app
 
 COMMANDS = "slm_plugin.commands"
 """Entry-point group of further verbs; ``slm serve`` of ``slm_serve`` is one."""
@@ -20,7 +24,10 @@ INTERRUPTED = 130
 PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="The pipeline file.")]
 
 
-def run_pipeline(pipeline: PipelineFile) -> None:
+def run_pipeline(
+    pipeline: PipelineFile,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why, and stop.")] = False,
+) -> None:
     """Run the steps of a pipeline that are not finished and print its summary."""
     from rich.console import Console
 
@@ -29,6 +36,11 @@ def run_pipeline(pipeline: PipelineFile) -> None:
     from slm_plugin.plugins import Registry
 
     loaded = plan.load(pipeline, Registry.load())
+    if dry_run:
+        for intention in runner.intentions(loaded):
+            what = f"run: {'; '.join(intention.reasons)}" if intention.reasons else "finished before"
+            typer.echo(f"{intention.name}: {what}")
+        return
     with Progress(Console()) as progress:
         outcomes = runner.run(loaded, pipeline, progress)
     typer.echo("\n" + results.write_results(loaded, outcomes))
@@ -76,6 +88,10 @@ def make_app() -> typer.Typer:
 
     app.command("run")(run_pipeline)
     app.command("eval")(evaluate_step)
+    app.command("export-check")(export_check)
+    app.command("experts")(experts)
+    app.command("merge")(merge_file)
+    app.add_typer(make_replay_app(), name="replay")
     for entry in sorted(metadata.entry_points(group=COMMANDS), key=lambda found: found.name):
         app.command(entry.name)(entry.load())
     return app

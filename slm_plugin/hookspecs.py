@@ -69,6 +69,19 @@ class StageHooks:
     """Fire on the stage and the mitigations that a run's configuration names, in that order."""
 
     @hookspec
+    def slm_check(
+        self, run: StageRun, arguments: Mapping[str, Any], draws: Sequence[PoolDraw]
+    ) -> Sequence[str] | None:
+        """Fire after a train YAML was parsed, before anything is loaded.
+
+        ``arguments`` are the host's by name (``optim``, ``use_galore``, ``deepspeed`` and so on), ``draws``
+        the wishes of every ``slm_mix_samples``.
+
+        Returns:
+            What the user must mend, a sentence each; any refuses the run, all are shown at once.
+        """
+
+    @hookspec
     def slm_extend_tokenizer(self, tokenizer: PreTrainedTokenizerBase) -> Sequence[str] | None:
         """Fire after the host has loaded the tokenizer and before the model is resized.
 
@@ -90,7 +103,7 @@ class StageHooks:
 
     @hookspec
     def slm_parameter_groups(self, run: StageRun, model: PreTrainedModel) -> Mapping[str, float] | None:
-        """Fire before the optimizer is made.
+        """Fire when the optimizer is made, whichever the host makes, before the schedule and the first step.
 
         Returns:
             Learning-rate factor by trainable parameter name; absent names have factor 1 and the
@@ -99,23 +112,39 @@ class StageHooks:
 
     @hookspec
     def slm_extra_loss(
-        self, run: StageRun, model: PreTrainedModel, inputs: Mapping[str, Any], outputs: Any
+        self,
+        run: StageRun,
+        model: PreTrainedModel,
+        inputs: Mapping[str, Any],
+        outputs: Any,
+        weight: float | torch.Tensor,
     ) -> torch.Tensor | None:
         """Fire after the forward pass of every training micro-batch.
+
+        Where the host takes the mean over the answer tokens of a whole optimizer step, ``weight`` is the
+        answer tokens of this micro-batch over the step's mean per micro-batch and process, else 1: a
+        mean over answer tokens times ``weight`` does not depend on how the step was cut.
+
+        Where an object of the configuration has ``wants_sources = True``, ``inputs["slm_source"]`` says of each
+        row where it comes from, ``(batch,)``: 0 for the current stage, k for the k-th replay pool.
 
         Returns:
             A scalar added to the loss of the optimizer step, averaged over its micro-batches.
         """
 
     @hookspec
-    def slm_extra_gradient(self, run: StageRun, parameters: Sequence[torch.nn.Parameter]) -> float | None:
+    def slm_extra_gradient(
+        self, run: StageRun, parameters: Sequence[torch.nn.Parameter]
+    ) -> float | torch.Tensor | None:
         """Fire just before every optimizer step with the parameters that have a gradient.
 
         The fused twin of ``slm_extra_loss`` for penalties with a closed form: add to ``parameter.grad``
-        in place. It runs after gradient clipping and is unaffected by accumulation and loss scaling.
+        in place. It runs after gradient clipping and is unaffected by accumulation and loss scaling. Under
+        DeepSpeed the parameters are the flat fp32 shards of this process, and it may fire several times a
+        step, each time with others of them.
 
         Returns:
-            The penalty's value, logged as ``extra_gradient``; summed over implementations.
+            The penalty's value over all processes, logged as ``extra_gradient``; summed over implementations.
         """
 
     @hookspec

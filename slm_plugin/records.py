@@ -75,6 +75,23 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class RatioSchedule:
+    """How a replay ratio changes over a training: a factor on it, by progress t from 0 to 1.
+
+    Attributes:
+        shape: ``linear`` and ``cosine`` go from ``start`` to ``end``, ``step`` switches at ``at``.
+        start: Factor at t = 0.
+        end: Factor at t = 1.
+        at: Progress at which ``step`` switches; the others have no use for it.
+    """
+
+    shape: Literal["linear", "cosine", "step"]
+    start: float
+    end: float
+    at: float = 0.5
+
+
+@dataclass(frozen=True)
 class PoolDraw:
     """A wish to mix rows of an earlier task into the current stage.
 
@@ -82,11 +99,19 @@ class PoolDraw:
         dataset: Name of the source in ``dataset_info.json``.
         ratio: Rows drawn per row of the current stage; ``rows = floor(ratio * len(current))``.
         resample: ``once`` draws before training; ``epoch`` draws afresh at the start of each epoch.
+        schedule: Factor on the ratio over the training; None for a constant ratio.
+        pick: ``uniform`` draws rows by seeded shuffles, ``surprise`` by their loss under the current model.
+        candidates: Rows looked at per row drawn by ``surprise``.
+        temperature: Nats of loss by which a row becomes e times as likely to be drawn by ``surprise``.
     """
 
     dataset: str
     ratio: float
     resample: Literal["once", "epoch"] = "once"
+    schedule: RatioSchedule | None = None
+    pick: Literal["uniform", "surprise"] = "uniform"
+    candidates: int = 4
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -101,6 +126,8 @@ class StageRun:
         n_processes: How many processes train together.
         unit_count: Units in the vocabulary; 0 where the stage has none.
         facts: Further entries for ``slm.json`` (replay counts, for example).
+        resume_from: Checkpoint that training continues from; None for a stage from its start.
+        saves_checkpoints: Whether the run writes checkpoints that a later run may continue from.
     """
 
     stage: str
@@ -110,6 +137,8 @@ class StageRun:
     n_processes: int = 1
     unit_count: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
+    resume_from: Path | None = None
+    saves_checkpoints: bool = False
 
 
 @dataclass(frozen=True)

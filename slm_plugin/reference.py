@@ -24,6 +24,8 @@ from pydantic.fields import FieldInfo
 
 from slm_plugin import hookspecs
 from slm_plugin.config import SlmBlock, UnitsConfig
+from slm_plugin.merge.mergekit_methods import NAMES as MERGEKIT_NAMES
+from slm_plugin.merge.plan import MergeBlock
 from slm_plugin.pipeline import plan
 from slm_plugin.plugins import Registry
 
@@ -53,7 +55,15 @@ def keys_page() -> str:
         ' `slm.stage=asr`, or `--slm \'{"stage": "asr"}\'`. Unknown keys are refused.\n',
         _table("slm", SlmBlock),
         _table("slm.units", UnitsConfig),
+        _table("slm.merge", MergeBlock),
     ]
+    for name in registry.merges.names():
+        if name not in MERGEKIT_NAMES:
+            kind = registry.merges.get(name)
+            parts.append(_table(f"{name} (merge): parameters", kind.Options, kind))
+            parts.append(_table(f"{name} (merge): each of models", kind.MemberOptions))
+    listed = ", ".join(f"`{name}`" for name in MERGEKIT_NAMES)
+    parts.append(f"## Merges by mergekit\n\n{listed}: options and defaults are those of mergekit 0.1.5.\n")
     for kind, catalogue in (("mitigation", registry.mitigations), ("probe", registry.probes)):
         for name in catalogue.names():
             parts.append(_table(f"{name} ({kind})", catalogue.get(name).Options, catalogue.get(name)))
@@ -106,7 +116,7 @@ def _table(title: str, model: type[BaseModel], owner: type | None = None) -> str
     lines += ["| key | value | default | meaning |", "|---|---|---|---|"]
     for name, field in model.model_fields.items():
         meaning = " ".join(markdown(field.description or "").split())
-        cells = [f"`{name}`", _show(field), _default(field), meaning]
+        cells = [f"`{field.alias or name}`", _show(field), _default(field), meaning]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -76,6 +76,11 @@ class PullToStart:
         self._start: dict[torch.nn.Parameter, torch.Tensor] = {}
 
     @hookimpl
+    def slm_check(self, arguments: Mapping[str, Any]) -> list[str]:
+        """Refuse an optimizer that steps before the pull can be added."""
+        return ["pull_to_start does not work with use_badam: true."] if arguments.get("use_badam") else []
+
+    @hookimpl
     def slm_stage_start(self, model: torch.nn.Module) -> None:
         """Remember where the trained parameters are now."""
         self._start = {p: p.detach().clone() for p in model.parameters() if p.requires_grad}

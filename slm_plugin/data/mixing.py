@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from slm_plugin.data.sourced import marked
+
 
 def quota(ratio: float, n_current: int) -> int:
     """Return ``floor(ratio * n_current)``, the rows to draw from a source.
@@ -40,7 +42,15 @@ def draw(n_pool: int, n_rows: int, seed: int, name: str, epoch: int = 0) -> np.n
     Returns:
         ``(n_rows,)`` int64 row numbers.
     """
-    first, last = epoch * n_rows, (epoch + 1) * n_rows
+    return shuffled_passes(n_pool, epoch * n_rows, (epoch + 1) * n_rows, seed, name)
+
+
+def shuffled_passes(n_pool: int, first: int, last: int, seed: int, name: str) -> np.ndarray:
+    """Return positions ``[first, last)`` of an endless sequence of shuffled passes over ``n_pool`` rows.
+
+    Returns:
+        ``(last - first,)`` int64 row numbers.
+    """
     passes = [
         np.random.default_rng([seed, zlib.crc32(name.encode()), number]).permutation(n_pool)
         for number in range(first // n_pool, -(-last // n_pool))
@@ -48,7 +58,20 @@ def draw(n_pool: int, n_rows: int, seed: int, name: str, epoch: int = 0) -> np.n
     if not passes:
         return np.zeros(0, dtype=np.int64)
     start = first - first // n_pool * n_pool
-    return np.concatenate(passes)[start : start + n_rows].astype(np.int64)
+    return np.concatenate(passes)[start : start + last - first].astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """How rows are chosen by their loss.
+
+    Attributes:
+        candidates: Rows looked at per row drawn.
+        temperature: Softness of the choice in nats; 0 takes the largest losses.
+    """
+
+    candidates: int
+    temperature: float
 
 
 @dataclass(frozen=True)
@@ -60,44 +83,78 @@ class Source:
         rows: Anything with ``len`` and integer indexing.
         n_rows: Rows to draw.
         resample: ``once`` or ``epoch``.
+        surprise: How rows are chosen by their loss, from outside, through ``choose``; None for shuffles.
     """
 
     name: str
     rows: Any
     n_rows: int
     resample: str
+    surprise: Surprise | None = None
 
 
 class MixedDataset(torch.utils.data.Dataset[Any]):
     """The current stage's rows followed by drawn rows; ``epoch`` sources are drawn afresh by ``set_epoch``.
 
+    Rows chosen by surprise are those of a uniform draw until ``choose`` says which.
+
     Args:
         current: Rows of the current stage.
         sources: What to mix in.
         seed: The training seed.
+        mark: Whether rows say which stream they come from.
     """
 
-    def __init__(self, current: Any, sources: Sequence[Source], seed: int) -> None:
-        self.current, self.sources, self.seed = current, tuple(sources), seed
+    in_order = False
+    """Whether the rows must be visited in their order, and not shuffled."""
+
+    def __init__(self, current: Any, sources: Sequence[Source], seed: int, mark: bool = False) -> None:
+        self.current, self.sources, self.seed, self.mark = current, tuple(sources), seed, mark
         self.ends = np.cumsum([len(current), *(source.n_rows for source in sources)])
-        # shared memory: persistent data-loader workers must see a new epoch too
+        # shared memory: persistent data-loader workers must see a new epoch and new choices too
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-        self._drawn: tuple[int, list[np.ndarray]] = (-1, [])
+        self._choices = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._chosen = [
+            torch.as_tensor(draw(len(s.rows), s.n_rows, seed, s.name)).share_memory_() if s.surprise else None
+            for s in sources
+        ]
+        self._drawn: tuple[tuple[int, int], list[np.ndarray]] = ((-1, -1), [])
+
+    @property
+    def version(self) -> tuple[int, int]:
+        """The epoch in force, and how often rows were chosen."""
+        return int(self._epoch[0]), int(self._choices[0])
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the ``epoch`` sources for this epoch from now on."""
         self._epoch[0] = epoch
 
+    def choose(self, number: int, rows_N: np.ndarray) -> None:
+        """Set the rows of the source ``number``, one that is drawn by surprise, from now on."""
+        chosen = self._chosen[number]
+        assert chosen is not None, f"{self.sources[number].name} is not drawn by surprise"
+        chosen.copy_(torch.as_tensor(rows_N))
+        self._choices += 1
+
     def drawn(self) -> list[np.ndarray]:
         """Return the row numbers drawn from each source for the epoch in force."""
-        epoch = int(self._epoch[0])
-        if self._drawn[0] != epoch:
-            chosen = [
-                draw(len(s.rows), s.n_rows, self.seed, s.name, epoch if s.resample == "epoch" else 0)
-                for s in self.sources
+        version = self.version
+        if self._drawn[0] != version:
+            rows = [
+                draw(len(s.rows), s.n_rows, self.seed, s.name, version[0] if s.resample == "epoch" else 0)
+                if chosen is None
+                else chosen.numpy().copy()
+                for s, chosen in zip(self.sources, self._chosen, strict=True)
             ]
-            self._drawn = (epoch, chosen)
+            self._drawn = (version, rows)
         return self._drawn[1]
+
+    def locate(self, index: int) -> tuple[int, int]:
+        """Return the stream of a position, 0 for the current stage, and the row's number in it."""
+        part = int(np.searchsorted(self.ends, index, side="right"))
+        if part == 0:
+            return 0, int(index)
+        return part, int(self.drawn()[part - 1][index - self.ends[part - 1]])
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -105,11 +162,9 @@ class MixedDataset(torch.utils.data.Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        part = int(np.searchsorted(self.ends, index, side="right"))
-        if part == 0:
-            return self.current[int(index)]
-        row = self.drawn()[part - 1][index - self.ends[part - 1]]
-        return self.sources[part - 1].rows[int(row)]
+        stream, row = self.locate(index)
+        found = self.current[row] if stream == 0 else self.sources[stream - 1].rows[row]
+        return marked(found, stream) if self.mark else found
 
 
 def stream_probabilities(ratios: Sequence[float]) -> list[float]:

@@ -7,6 +7,7 @@ import warnings
 from typing import Any
 
 from slm_plugin.host import runtime
+from slm_plugin.host.lora_scale import discounted
 
 
 def patch(adapter: Any) -> None:
@@ -31,7 +32,10 @@ def patch(adapter: Any) -> None:
                 if not getattr(model.config, "tie_word_embeddings", False):
                     # PEFT warns by the class of the model, which could be tied; this one is not
                     warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`", UserWarning)
-                return stock(config, model, model_args, finetuning_args, is_trainable, cast_trainable_params_to_fp32)
+                with discounted(model, model_args, finetuning_args, is_trainable):
+                    return stock(
+                        config, model, model_args, finetuning_args, is_trainable, cast_trainable_params_to_fp32
+                    )
         finally:
             adapter.LoraConfig = real
 

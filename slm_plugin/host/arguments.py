@@ -11,7 +11,7 @@ from typing import Any
 from slm_plugin import card
 from slm_plugin.config import SlmConfig, UnitsConfig, parse_block
 from slm_plugin.errors import ConfigError, DataError, Problem, suggest
-from slm_plugin.host import runtime, surface
+from slm_plugin.host import checks, lora_scale, runtime, surface
 from slm_plugin.host.overrides import with_named_overrides
 
 
@@ -83,7 +83,7 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str) -> None:
     active.data_args = data_args = by_name["DataArguments"]
     finetuning = by_name["FinetuningArguments"]
     training = by_name.get("TrainingArguments")
-    problems = []
+    problems = lora_scale.put_in_force(active, training is not None, where)
     if config.block.train_units == "rows" and training is not None and finetuning.finetuning_type != "lora":
         text = f"rows needs finetuning_type: lora, got {finetuning.finetuning_type}. Use modules, or train by LoRA."
         problems.append(Problem(f"{where}.train_units", text))
@@ -95,7 +95,7 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str) -> None:
         active.output_dir = Path(training.output_dir)
         active.process_index = training.process_index
         active.n_processes = training.world_size
-        problems += _missing_sources(active, data_args, where)
+        problems += _missing_sources(active, data_args, where) + checks.refusals(active, by_name, where)
     if problems:
         raise ConfigError(problems)
 

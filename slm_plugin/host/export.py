@@ -9,6 +9,7 @@ from typing import Any
 from slm_plugin import card
 from slm_plugin.host import runtime
 from slm_plugin.host.chat_template import write_training_template
+from slm_plugin.host.merge import export_merged
 
 
 def patch(tuner: Any) -> None:
@@ -17,10 +18,18 @@ def patch(tuner: Any) -> None:
 
     @functools.wraps(stock)
     def export_model(args: Any = None) -> None:
-        stock(args)
-        active = runtime.active()
-        if active is not None:
-            _finish(active)
+        if export_merged(args):
+            return
+        position, n_exports = 0, 1
+        while position < n_exports:
+            with runtime.at_sweep_position(position):
+                stock(args)
+            active = runtime.active()
+            if active is not None:
+                _finish(active)
+                factors = active.config.block.lora_scale
+                n_exports = len(factors) if isinstance(factors, list) else 1
+            position += 1
 
     tuner.export_model = export_model
 
@@ -29,11 +38,12 @@ def _finish(active: runtime.Active) -> None:
     folder, base = Path(active.model_args.export_dir), str(active.model_args.model_name_or_path)
     adapters = [str(path) for path in active.model_args.adapter_name_or_path or []]
     trained = card.read(Path(adapters[-1])) if adapters else {}
-    content = {
+    content: dict[str, Any] = {
         "stage": active.config.block.stage or trained.get("stage"),
         "units": active.unit_record(),
         "base": {"path": base, "fingerprint": card.fingerprint(Path(base))},
         "adapters": adapters,
+        **{key: active.facts[key] for key in ("lora_scale", "scaled_modules") if key in active.facts},
     }
     card.write(folder, content)
     write_training_template(folder, active.data_args)

@@ -9,11 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from datasets import IterableDataset, concatenate_datasets, interleave_datasets
+import numpy as np
+from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_datasets
 
-from slm_plugin.data.mixing import MixedDataset, Source, draw, quota, stream_probabilities
+from slm_plugin.data.mixing import MixedDataset, Source, Surprise, draw, quota, stream_probabilities
+from slm_plugin.data.sourced import SourcedDataset, marked
 from slm_plugin.errors import DataError
 from slm_plugin.host import runtime
+from slm_plugin.host.sampling import refuse, scheduled
 from slm_plugin.records import PoolDraw
 
 VOCABULARY_FILE = "slm_vocabulary.json"
@@ -42,12 +45,18 @@ def with_replay(get_dataset: Callable[..., Any]) -> Callable[..., Any]:
         active = runtime.active()
         if active is None:
             return get_dataset(template, model_args, data_args, training_args, stage, tokenizer, processor)
-        module = load(data_args, "the current stage")
         wishes = [wish for part in active.hooks.hook.slm_mix_samples(run=active.run) for wish in part or ()]
-        if not wishes or "train_dataset" not in module:
+        mark = any(getattr(part, "wants_sources", False) for part in active.config.instances)
+        refuse(wishes, mark, data_args, training_args)
+        module = load(data_args, "the current stage")
+        if "train_dataset" not in module:
             return module
-        pools = [load(_pool_arguments(data_args, wish), wish.dataset)["train_dataset"] for wish in wishes]
-        module["train_dataset"] = _mix(module["train_dataset"], wishes, pools, training_args.seed, active)
+        current = module["train_dataset"]
+        if wishes:
+            pools = [load(_pool_arguments(data_args, wish), wish.dataset)["train_dataset"] for wish in wishes]
+            module["train_dataset"] = _mix(current, wishes, pools, training_args, active, mark)
+        elif mark:
+            module["train_dataset"] = _marked_stream(current, 0) if _streamed(current) else _marked(current)
         return module
 
     return wrapped
@@ -62,19 +71,26 @@ def _pool_arguments(data_args: Any, wish: PoolDraw) -> Any:
     return arguments
 
 
-def _mix(current: Any, wishes: list[PoolDraw], pools: list[Any], seed: int, active: runtime.Active) -> Any:
-    if isinstance(current, IterableDataset):
-        probabilities = stream_probabilities([wish.ratio for wish in wishes])
-        active.facts["replay_probability"] = {
-            wish.dataset: probability for wish, probability in zip(wishes, probabilities[1:], strict=True)
-        }
-        runtime.say(f"replay per draw: {active.facts['replay_probability']}")
-        endless = [pool.repeat(None) for pool in pools]
-        return interleave_datasets(
-            [current, *endless], probabilities=probabilities, seed=seed, stopping_strategy="first_exhausted"
-        )
+def _streamed(rows: Any) -> bool:
+    return isinstance(rows, IterableDataset)
+
+
+def _marked(current: Any) -> SourcedDataset:
+    return SourcedDataset(current, np.zeros(len(current), dtype=np.int64))
+
+
+def _marked_stream(rows: Any, source: int) -> Any:
+    return rows.map(functools.partial(marked, source=source))
+
+
+def _mix(
+    current: Any, wishes: list[PoolDraw], pools: list[Any], training_args: Any, active: runtime.Active, mark: bool
+) -> Any:
+    seed = training_args.seed
+    if _streamed(current):
+        return _mix_streams(current, wishes, pools, seed, active, mark)
     sources = [
-        Source(wish.dataset, pool, quota(wish.ratio, len(current)), wish.resample)
+        Source(wish.dataset, pool, quota(wish.ratio, len(current)), wish.resample, _surprise(wish))
         for wish, pool in zip(wishes, pools, strict=True)
     ]
     for source in sources:
@@ -83,10 +99,34 @@ def _mix(current: Any, wishes: list[PoolDraw], pools: list[Any], seed: int, acti
     active.facts["replay"] = {source.name: source.n_rows for source in sources}
     texts = [f"{s.name} {s.n_rows} of {len(s.rows)} ({s.resample})" for s in sources]
     runtime.say(f"replay: {len(current)} rows of the current stage + {', '.join(texts)}")
-    if any(source.resample == "epoch" for source in sources):
-        return MixedDataset(current, sources, seed)
+    if any(wish.schedule for wish in wishes):
+        return scheduled(current, sources, wishes, training_args, active, mark)
+    if any(source.resample == "epoch" or source.surprise for source in sources):
+        return MixedDataset(current, sources, seed, mark)
     drawn = [source.rows.select(draw(len(source.rows), source.n_rows, seed, source.name)) for source in sources]
-    return concatenate_datasets([current, *drawn]).shuffle(seed=seed)
+    mixed = concatenate_datasets([current, *drawn]).shuffle(seed=seed)
+    if not mark:
+        return mixed
+    streams_N = np.repeat(np.arange(len(sources) + 1), [len(current), *(source.n_rows for source in sources)])
+    return SourcedDataset(mixed, Dataset.from_dict({"stream": streams_N}).shuffle(seed=seed)["stream"])
+
+
+def _surprise(wish: PoolDraw) -> Surprise | None:
+    return Surprise(wish.candidates, wish.temperature) if wish.pick == "surprise" else None
+
+
+def _mix_streams(
+    current: Any, wishes: list[PoolDraw], pools: list[Any], seed: int, active: runtime.Active, mark: bool
+) -> Any:
+    probabilities = stream_probabilities([wish.ratio for wish in wishes])
+    active.facts["replay_probability"] = {
+        wish.dataset: probability for wish, probability in zip(wishes, probabilities[1:], strict=True)
+    }
+    runtime.say(f"replay per draw: {active.facts['replay_probability']}")
+    streams = [current, *(pool.repeat(None) for pool in pools)]
+    if mark:
+        streams = [_marked_stream(rows, number) for number, rows in enumerate(streams)]
+    return interleave_datasets(streams, probabilities=probabilities, seed=seed, stopping_strategy="first_exhausted")
 
 
 def _vocabulary_record(tokenizer: Any) -> dict[str, int]:

@@ -6,8 +6,10 @@ arguments would change the fingerprints of its caches, so it lives here.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ class Active:
         process_index: Rank of this process.
         n_processes: Processes that train together.
         facts: Entries for ``slm.json``.
+        factors: Discount by adapter folder; empty where there is none.
         model_args: The host's model arguments.
         data_args: The host's data arguments.
     """
@@ -46,6 +49,7 @@ class Active:
     process_index: int = 0
     n_processes: int = 1
     facts: dict[str, Any] = field(default_factory=dict)
+    factors: dict[str, float] = field(default_factory=dict)
     model_args: Any = None
     data_args: Any = None
 
@@ -75,7 +79,7 @@ class Active:
         }
 
 
-_state: dict[str, Any] = {"active": None, "registry": None}
+_state: dict[str, Any] = {"active": None, "registry": None, "sweep_position": None}
 
 
 def active() -> Active | None:
@@ -88,6 +92,23 @@ def activate(config: SlmConfig | None) -> Active | None:
     """Put a parsed block in force, or none."""
     _state["active"] = None if config is None else Active(config, stage_manager(config.instances))
     return active()
+
+
+def sweep_position() -> int | None:
+    """Return which of a list of settings the export under way is made with; None outside an export."""
+    found: int | None = _state["sweep_position"]
+    return found
+
+
+@contextlib.contextmanager
+def at_sweep_position(position: int) -> Iterator[None]:
+    """Say which of a list of settings the exports inside are made with."""
+    before = _state["sweep_position"]
+    _state["sweep_position"] = position
+    try:
+        yield
+    finally:
+        _state["sweep_position"] = before
 
 
 def registry() -> Registry:

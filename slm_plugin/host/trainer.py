@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,10 +10,16 @@ from typing import Any
 
 import torch
 from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
 
 from slm_plugin import card
 from slm_plugin.data.mixing import MixedDataset
+from slm_plugin.data.sourced import SOURCE_COLUMN
 from slm_plugin.host import runtime
+from slm_plugin.host.sampling import sampler_for
+from slm_plugin.host.surprise import SurpriseCallback
+from slm_plugin.optimizers import scale_rates
+from slm_plugin.records import StageRun
 
 
 class EpochCallback(TrainerCallback):
@@ -39,6 +46,35 @@ class CardCallback(TrainerCallback):
             card.write(folder, self.content)
 
 
+class Means:
+    """Means of what hooks return between two lines of the log."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, tuple[Any, int, Any]] = {}
+
+    def add(self, key: str, value: Any, occasion: object) -> None:
+        """Add a value; those of one occasion, such as an optimizer step, are summed and count once."""
+        total, n, last = self._held.get(key, (0.0, 0, None))
+        self._held[key] = (total + value, n + (occasion != last or n == 0), occasion)
+
+    def means(self) -> dict[str, Any]:
+        """Return the means by key and begin anew."""
+        found = {key: total / n for key, (total, n, _) in self._held.items()}
+        self._held.clear()
+        return found
+
+
+def checkpoints_of(arguments: Any) -> dict[str, Any]:
+    """Return from where a run continues and whether it writes checkpoints, by the host's training arguments."""
+    resumed = arguments.resume_from_checkpoint
+    if resumed in (True, "True", "true"):
+        resumed = get_last_checkpoint(arguments.output_dir)
+    return {
+        "resume_from": Path(resumed) if resumed else None,
+        "saves_checkpoints": arguments.save_strategy != "no",
+    }
+
+
 def with_hooks(stock: Any) -> Any:
     """Return a subclass of the host's trainer that fires the hooks; without a block it is the host's."""
 
@@ -57,76 +93,102 @@ def with_hooks(stock: Any) -> Any:
                 self.model.save_pretrained = functools.partial(self.model.save_pretrained, save_embedding_layers=False)
             if isinstance(self.train_dataset, MixedDataset):
                 self.add_callback(EpochCallback(self.train_dataset))
+                self.add_callback(SurpriseCallback(self, self.train_dataset))
             self.slm_card = make_card(self.slm, self.model)
             self.add_callback(CardCallback(self.slm_card))
-            self._extra: dict[str, list[float]] = {}
-            self.slm.hooks.hook.slm_stage_start(run=self.slm.run, model=self.model)
+            self._noted = Means()
+            self.slm.hooks.hook.slm_stage_start(run=self.slm_run, model=self.model)
+
+        @property
+        def slm_run(self) -> StageRun:
+            """What hooks are told about this run, the checkpoint it continues from included."""
+            return dataclasses.replace(self.slm.run, **checkpoints_of(self.args))
 
         def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
-            if self.slm is not None and self.optimizer is None:
-                factors = _combine(self.slm.hooks.hook.slm_parameter_groups(run=self.slm.run, model=self.model))
-                if factors:
-                    self.optimizer = self._optimizer_with(factors)
+            fresh = self.optimizer is None
             optimizer = super().create_optimizer(*args, **kwargs)
-            wants_gradient = self.slm is not None and self.slm.hooks.hook.slm_extra_gradient.get_hookimpls()
-            # DeepSpeed asks for the optimizer twice
-            if wants_gradient and not getattr(optimizer, "slm_hooked", False):
-                optimizer.register_step_pre_hook(self._add_gradient)
-                optimizer.slm_hooked = True
+            if self.slm is not None:
+                # DeepSpeed asks for the optimizer twice
+                if fresh:
+                    factors = _combine(self.slm.hooks.hook.slm_parameter_groups(run=self.slm_run, model=self.model))
+                    named = self.model.named_parameters()
+                    scale_rates(optimizer, {p: factors[name] for name, p in named if name in factors})
+                self._hook_step(optimizer)
             return optimizer
 
-        def _optimizer_with(self, factors: Mapping[str, float]) -> Any:
-            decayed = set(self.get_decay_parameter_names(self.model))
-            groups: dict[tuple[float, float], list[Any]] = {}
-            for name, parameter in self.model.named_parameters():
-                if parameter.requires_grad:
-                    decay = self.args.weight_decay if name in decayed else 0.0
-                    groups.setdefault((factors.get(name, 1.0), decay), []).append(parameter)
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            # the host logs the rate of the first group: let that be the configured one
-            ordered = sorted(groups.items(), key=lambda item: -item[0][0])
-            rate = self.args.learning_rate
-            return kind(
-                [{"params": p, "lr": rate * factor, "weight_decay": decay} for (factor, decay), p in ordered],
-                **options,
-            )
+        def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
+            # accelerate may have put another optimizer in place of the one that was made
+            if self.slm is not None:
+                self._hook_step(self.optimizer)
+            return super().create_scheduler(*args, **kwargs)
+
+        def _hook_step(self, optimizer: Any) -> None:
+            while hasattr(optimizer, "optimizer"):
+                optimizer = optimizer.optimizer
+            wanted = self.slm.hooks.hook.slm_extra_gradient.get_hookimpls()
+            # what DeepSpeed's own configuration names has no such hook until it is made
+            if wanted and hasattr(optimizer, "register_step_pre_hook") and not getattr(optimizer, "slm_hooked", False):
+                optimizer.register_step_pre_hook(self._add_gradient)
+                optimizer.slm_hooked = True
 
         def _add_gradient(self, optimizer: Any, args: Any, kwargs: Any) -> None:
             owned = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-            if owned:
-                values = self.slm.hooks.hook.slm_extra_gradient(run=self.slm.run, parameters=owned)
-                self._note("extra_gradient", values)
+            if not owned:
+                return
+            scale = getattr(optimizer, "grad_scale", None)
+            if scale is not None:
+                # fused optimizers divide by the loss scale inside their step: what is added must come after
+                torch._foreach_div_([p.grad for p in owned], scale)
+                optimizer.grad_scale = None
+            values = self.slm.hooks.hook.slm_extra_gradient(run=self.slm_run, parameters=owned)
+            found = [value for value in values if value is not None]
+            if found:
+                self._noted.add("extra_gradient", sum(found), self.state.global_step)
+
+        def _get_train_sampler(self, *args: Any, **kwargs: Any) -> Any:
+            return sampler_for(self.train_dataset) or super()._get_train_sampler(*args, **kwargs)
 
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            # not an argument of any model's forward
+            sources = {SOURCE_COLUMN: inputs.pop(SOURCE_COLUMN)} if SOURCE_COLUMN in inputs else {}
             hook = self.slm.hooks.hook.slm_extra_loss if self.slm is not None and model.training else None
             if hook is None or not hook.get_hookimpls():
                 return super().compute_loss(model, inputs, *args, **kwargs)
             wants_outputs = kwargs.pop("return_outputs", args[0] if args else False)
-            loss, outputs = super().compute_loss(model, inputs, True, *args[1:], **kwargs)
-            extra = [
-                value
-                for value in hook(run=self.slm.run, model=model, inputs=inputs, outputs=outputs)
-                if value is not None
-            ]
+            # the host takes the labels out of the mapping where it computes the loss itself
+            loss, outputs = super().compute_loss(model, dict(inputs), True, *args[1:], **kwargs)
+            micro_batches, weight = self._share(inputs.get("labels"), kwargs.get("num_items_in_batch"))
+            # the module itself: a second forward through a wrapper for several processes would confuse it
+            values = hook(
+                run=self.slm_run, model=self.model, inputs={**inputs, **sources}, outputs=outputs, weight=weight
+            )
+            extra = [value.to(loss.dtype) for value in values if value is not None]
+            total = torch.stack(extra).sum() if extra else torch.zeros_like(loss)
+            self._noted.add("extra_loss", total.detach(), object())
             if extra:
-                total = torch.stack([value.to(loss.dtype) for value in extra]).sum()
-                self._note("extra_loss", [float(total.detach())])
-                loss = loss + total / self._micro_batches(kwargs.get("num_items_in_batch"))
+                loss = loss + total / micro_batches
             return (loss, outputs) if wants_outputs else loss
 
-        def _micro_batches(self, n_items: Any) -> int:
-            """Return by how much a term must be divided so that the step's sum is its mean."""
-            divides = (not self.model_accepts_loss_kwargs or n_items is None) and self.compute_loss_func is None
-            return 1 if divides else self.current_gradient_accumulation_steps
+        def _share(self, labels: Any, n_items: Any) -> tuple[int, Any]:
+            """Return by what to divide a term so that the step's sum is its mean, and the weight of this micro-batch.
 
-        def _note(self, key: str, values: Iterable[float | None]) -> None:
-            self._extra.setdefault(key, []).append(sum(value for value in values if value is not None))
+            The host divides the loss either by the micro-batches of a step, or by the answer tokens of the
+            whole step over all processes (``n_items``); the second makes micro-batches weigh by their tokens.
+            """
+            if (not self.model_accepts_loss_kwargs or n_items is None) and self.compute_loss_func is None:
+                return 1, 1.0
+            micro_batches = self.current_gradient_accumulation_steps
+            if n_items is None or labels is None:
+                return micro_batches, 1.0
+            processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+            return micro_batches, labels.ne(-100).sum() * (micro_batches * processes) / n_items
 
         def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
             if self.slm is not None and "loss" in logs:
-                for key, values in self._extra.items():
-                    logs[key] = sum(values) / max(1, len(values))
-                self._extra.clear()
+                for key, mean in self._noted.means().items():
+                    # a penalty's value is already that of all processes
+                    shared = key == "extra_loss" and self.accelerator.num_processes > 1
+                    logs[key] = float(self.accelerator.reduce(mean, "mean") if shared else mean)
             super().log(logs, *args, **kwargs)
 
         def save_state(self) -> None:
@@ -136,7 +198,7 @@ def with_hooks(stock: Any) -> Any:
                 return
             if self.is_world_process_zero():
                 card.write(Path(self.args.output_dir), self.slm_card)
-            self.slm.hooks.hook.slm_stage_end(run=self.slm.run, model=self.model)
+            self.slm.hooks.hook.slm_stage_end(run=self.slm_run, model=self.model)
 
     HookedTrainer.__name__ = stock.__name__
     HookedTrainer.__qualname__ = stock.__qualname__

@@ -1,6 +1,7 @@
 """Experience replay: train on a few rows of the earlier tasks along with the current one.
 
-Source: arXiv 2505.17496, section on experience replay (5 % of each earlier task).
+Source: arXiv 2505.17496, section on experience replay (5 % of each earlier task); schedules and the
+choice by surprise are additions.
 """
 
 from __future__ import annotations
@@ -12,15 +13,37 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from slm_plugin.hookspecs import hookimpl
-from slm_plugin.records import PoolDraw
+from slm_plugin.records import PoolDraw, RatioSchedule
 from slm_plugin.strict import Strict
+
+
+class ScheduleOptions(Strict):
+    """How the ratios change over the training, by progress t from 0 (first row) to 1 (last row)."""
+
+    shape: Literal["constant", "linear", "cosine", "step"] = "constant"
+    """``constant`` keeps the factor at ``start``; ``linear`` and ``cosine`` go from ``start`` to ``end``;
+    ``step`` switches from ``start`` to ``end`` at ``at``."""
+
+    start: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Factor on every ratio at t = 0; 1 is the ratio itself, 0 no replay."""
+
+    end: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Factor on every ratio at t = 1; as ``start`` it is constant."""
+
+    at: float = Field(default=0.5, ge=0, le=1)
+    """Progress at which ``step`` switches, as a share of the training; 0 is ``end`` throughout."""
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether one factor holds throughout."""
+        return self.shape == "constant" or self.start == self.end
 
 
 class Replay:
     """Draws ``floor(ratio * rows of the current stage)`` rows from each source.
 
     Args:
-        options: Sources with their ratios, and when to draw.
+        options: Sources with their ratios, when to draw, which rows, and how the ratios change.
     """
 
     class Options(Strict):
@@ -31,6 +54,21 @@ class Replay:
 
         resample: Literal["once", "epoch"] = "once"
         """``once``: the same rows in every epoch. ``epoch``: afresh each epoch, unseen rows first."""
+
+        schedule: ScheduleOptions | None = None
+        """A factor on every ratio that changes over the training, ``{shape: constant | linear | cosine | step,
+        start: 1.0, end: 1.0, at: 0.5}`` by progress from 0 to 1; a factor of 1 throughout changes no bit."""
+
+        pick: Literal["uniform", "surprise"] = "uniform"
+        """Which rows: ``uniform`` by seeded shuffles, ``surprise`` rather those that the current model finds
+        hard, drawn when training starts (or each epoch does)."""
+
+        candidates: int = Field(default=4, ge=1)
+        """Rows that ``surprise`` scores per row it draws; 1 draws as ``uniform`` would in kind."""
+
+        temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+        """Softness of ``surprise`` in nats of loss per answer token: 0 takes the hardest candidates, large
+        values draw from them evenly."""
 
         @field_validator("sources")
         @classmethod
@@ -46,8 +84,16 @@ class Replay:
     @hookimpl
     def slm_mix_samples(self) -> list[PoolDraw]:
         """Ask for the rows of every source with a ratio above 0."""
+        found, schedule = self.options, self.options.schedule
+        scale, changing = 1.0, None
+        if schedule is not None and schedule.shape != "constant" and not schedule.is_constant:
+            changing = RatioSchedule(schedule.shape, schedule.start, schedule.end, schedule.at)
+        elif schedule is not None:
+            scale = schedule.start
         return [
-            PoolDraw(name, ratio, self.options.resample) for name, ratio in self.options.sources.items() if ratio > 0
+            PoolDraw(name, ratio * scale, found.resample, changing, found.pick, found.candidates, found.temperature)
+            for name, ratio in found.sources.items()
+            if ratio * scale > 0
         ]
 
 

@@ -115,6 +115,14 @@ class Checkpoint:
             raise WeightsError(f"{path} is damaged or cannot be read: {error}.") from None
         return found
 
+    def file(self, name: str) -> Path:
+        """Return the file that a tensor is in.
+
+        Raises:
+            WeightsError: There is no tensor of that name.
+        """
+        return self._find(name)
+
     def _find(self, name: str) -> Path:
         if name not in self._files:
             raise WeightsError(f"{self.folder} has no tensor {name!r}. {suggest(name, self._files, 'Tensors')}")

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from slm_plugin.experts import plan as experts_plan
 from slm_plugin.pipeline import plan
 from slm_plugin.plugins import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "examples").rglob("*.yaml"))
-N_FILES = 13
+N_FILES = 17
 """Count them: a glob that finds nothing would pass every test."""
 
 
@@ -21,27 +22,38 @@ def kind_of(path):
     content = yaml.safe_load(path.read_text())
     if "steps" in content:
         return "pipeline"
+    if "experts" in content:
+        return "experts"
     return "export" if "export_dir" in content else "train"
 
 
 def test_all_of_them_are_found():
     assert len(FILES) == N_FILES
-    assert {kind_of(path) for path in FILES} == {"pipeline", "export", "train"}
+    assert {kind_of(path) for path in FILES} == {"pipeline", "experts", "export", "train"}
 
 
 @pytest.mark.host
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT / "examples")))
-def test_its_entry_point_accepts_it(path, monkeypatch):
+def test_its_entry_point_accepts_it(path, monkeypatch, tmp_path):
     from llamafactory.hparams import get_infer_args, get_train_args
 
     from slm_plugin.host import runtime
 
-    # paths in the files are relative to the top of the repository
-    monkeypatch.chdir(ROOT)
+    # paths in the files are relative to the top of the repository, and earlier runs left adapters there
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
     kind = kind_of(path)
     if kind == "pipeline":
         assert plan.load(path, Registry.load()).steps
         return
+    if kind == "experts":
+        assert experts_plan.load(path).experts
+        return
+    adapter = yaml.safe_load(path.read_text()).get("adapter_name_or_path")
+    if adapter is not None:
+        Path(adapter).mkdir(parents=True)
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            (Path(adapter) / name).touch()
     monkeypatch.setattr(sys, "argv", ["llamafactory-cli", str(path)])
     (get_train_args if kind == "train" else get_infer_args)()
     block = yaml.safe_load(path.read_text()).get("slm")

@@ -62,3 +62,23 @@ def slm_log(monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
     for module in (runtime, replay.runtime, tokenised.runtime):
         monkeypatch.setattr(module, "say", lines.append)
     return lambda: "\n".join(lines)
+
+
+@pytest.fixture
+def seen_rows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Record the ids of every row that training looks at, in order."""
+    from llamafactory.train.sft import workflow
+
+    from slm_plugin.host import trainer
+
+    rows: list[tuple[int, ...]] = []
+    hooked = trainer.with_hooks(workflow.CustomSeq2SeqTrainer.__mro__[1])
+    plain = hooked.compute_loss
+
+    def compute_loss(self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        rows.extend(tuple(ids[ids != self.processing_class.pad_token_id].tolist()) for ids in inputs["input_ids"])
+        return plain(self, model, inputs, *args, **kwargs)
+
+    hooked.compute_loss = compute_loss
+    monkeypatch.setattr(workflow, "CustomSeq2SeqTrainer", hooked)
+    return rows

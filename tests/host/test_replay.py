@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from host.world import UNITS, train_config
 from slm_plugin import card
 from slm_plugin.errors import ConfigError, DataError
-from slm_plugin.host import trainer
 
 pytestmark = [pytest.mark.host, pytest.mark.xdist_group("host")]
 
@@ -22,29 +21,6 @@ def block(sources, stage="tts", **options):
         "units": {"count": UNITS},
         "mitigations": [{"replay": {"sources": sources, **options}}],
     }
-
-
-@pytest.fixture
-def seen_rows(monkeypatch):
-    """Record the ids of every row that training looks at, in order."""
-    rows = []
-    stock = trainer.with_hooks
-
-    def spying(cls):
-        hooked = stock(cls)
-        plain = hooked.compute_loss
-
-        def compute_loss(self, model, inputs, *args, **kwargs):
-            rows.extend(tuple(ids[ids != self.processing_class.pad_token_id].tolist()) for ids in inputs["input_ids"])
-            return plain(self, model, inputs, *args, **kwargs)
-
-        hooked.compute_loss = compute_loss
-        return hooked
-
-    from llamafactory.train.sft import workflow
-
-    monkeypatch.setattr(workflow, "CustomSeq2SeqTrainer", spying(workflow.CustomSeq2SeqTrainer.__mro__[1]))
-    return rows
 
 
 def test_rows_are_the_floor_of_ratio_times_current_and_stand_beside_the_adapter(

@@ -168,6 +168,7 @@ def test_hooks_fire_in_the_order_of_a_run(trained: Path):
     order = [name for name, objects in json.loads((trained / "fired.json").read_text(encoding="utf-8")) if objects]
     first = {name: order.index(name) for name in order}
     run = [
+        "check",
         "extend_tokenizer",
         "stage_start",
         "parameter_groups",

@@ -1,0 +1,31 @@
+"""Which engine writes: transformers in this process, or vLLM in a child process."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Literal
+
+from slm_plugin.replay_synthesis.model import load_model
+from slm_plugin.replay_synthesis.protocol import Engine
+from slm_plugin.replay_synthesis.transformers_engine import TransformersEngine
+from slm_plugin.replay_synthesis.vllm_engine import VllmEngine
+
+EngineName = Literal["auto", "vllm", "transformers"]
+
+
+def make_engine(name: EngineName, model: Path, adapter: Path | None) -> Engine:
+    """Start an engine on a model and adapter; ``auto`` is vLLM where it and a GPU are there.
+
+    Raises:
+        WeightsError: The model cannot be loaded.
+        EngineError: vLLM is not installed or does not start.
+    """
+    if name == "auto":
+        import torch
+
+        has_vllm = importlib.util.find_spec("vllm") is not None
+        name = "vllm" if has_vllm and torch.cuda.is_available() else "transformers"
+    if name == "vllm":
+        return VllmEngine(model, adapter)
+    return TransformersEngine(load_model(model, adapter))

