@@ -18,8 +18,8 @@ from slm_plugin.data.sourced import SOURCE_COLUMN
 from slm_plugin.host import runtime
 from slm_plugin.host.sampling import sampler_for
 from slm_plugin.host.surprise import SurpriseCallback
-from slm_plugin.optimizers import scale_rates
 from slm_plugin.records import StageRun
+from slm_plugin.training.optimizers import scale_rates
 
 
 class EpochCallback(TrainerCallback):

@@ -161,7 +161,9 @@ def _open(path: Path, base_model: Path | None, opened: dict[Path, Checkpoint]) -
     require_same_fingerprint(path, parent)
     full = _checkpoint(parent, opened)
     weights = FoldedCheckpoint(full, adapter)
-    return Source(path, weights, parent, read_config(parent), _tokenizer(path) or _tokenizer(parent), full, weights.adapter)
+    tokenizer = _tokenizer(path) or _tokenizer(parent)
+    # under the names that the base's files have
+    return Source(path, weights, parent, read_config(parent), tokenizer, full, weights.adapter)
 
 
 def _checkpoint(path: Path, opened: dict[Path, Checkpoint]) -> Checkpoint:

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from slm_plugin import stage_start
 from slm_plugin.data.sourced import SOURCE_COLUMN
-from slm_plugin.distillation import summed_kl
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.records import PoolDraw, StageRun
 from slm_plugin.strict import Strict
-from slm_plugin.teacher import is_partitioned, teacher_logits
+from slm_plugin.training import stage_start
+from slm_plugin.training.distillation import summed_kl
+from slm_plugin.training.teacher import is_partitioned, teacher_logits
 
 _BY_ROW = {"input_ids", "attention_mask", "position_ids", "token_type_ids"}
 

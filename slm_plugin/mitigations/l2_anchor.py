@@ -11,11 +11,11 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from slm_plugin import stage_start
 from slm_plugin.hookspecs import hookimpl
-from slm_plugin.optimizers import without_step
 from slm_plugin.records import StageRun
 from slm_plugin.strict import Strict
+from slm_plugin.training import stage_start
+from slm_plugin.training.optimizers import without_step
 
 CHUNK_VALUES = 1 << 22
 

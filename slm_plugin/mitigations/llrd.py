@@ -12,9 +12,9 @@ from pydantic import Field
 
 from slm_plugin.errors import ConfigError, Problem
 from slm_plugin.hookspecs import hookimpl
-from slm_plugin.model_parts import depths, parts
-from slm_plugin.optimizers import without_groups
 from slm_plugin.strict import Strict
+from slm_plugin.training.model_parts import depths, parts
+from slm_plugin.training.optimizers import without_groups
 
 
 class Llrd:

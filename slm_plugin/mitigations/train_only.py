@@ -9,8 +9,8 @@ from pydantic import Field
 
 from slm_plugin.errors import ConfigError, Problem
 from slm_plugin.hookspecs import hookimpl
-from slm_plugin.model_parts import parts
 from slm_plugin.strict import Strict
+from slm_plugin.training.model_parts import parts
 
 
 class TrainOnly:

@@ -25,6 +25,8 @@ TABLE: dict[str, Entry] = {
         {
             "once": {"sources": {"llm": 0.2}},
             "epoch": {"sources": {"llm": 0.2, "sqa": 0.1}, "resample": "epoch"},
+            "surprise": {"sources": {"llm": 0.2}, "pick": "surprise", "candidates": 2},
+            "schedule": {"sources": {"llm": 1.0}, "schedule": {"shape": "linear", "start": 0.5, "end": 2.0}},
         },
     ),
     "l2_anchor": Entry({"strength": 0.0}, {"on": {"strength": 0.05}}),

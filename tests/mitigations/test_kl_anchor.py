@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from slm_plugin.distillation import summed_kl
 from slm_plugin.mitigations.kl_anchor import KlAnchor
 from slm_plugin.records import PoolDraw, StageRun
-from slm_plugin.teacher import teacher_logits
+from slm_plugin.training.distillation import summed_kl
+from slm_plugin.training.teacher import teacher_logits
 
 RUN = StageRun("asr", 0, None)  # type: ignore[arg-type]
 

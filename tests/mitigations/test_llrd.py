@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from slm_plugin.errors import ConfigError
 from slm_plugin.mitigations.llrd import Llrd, rate_factors
-from slm_plugin.optimizers import scale_rates
 from slm_plugin.strict import parse
+from slm_plugin.training.optimizers import scale_rates
 
 
 def llama(layers: int = 3, tie: bool = False) -> torch.nn.Module:

@@ -18,7 +18,7 @@ from transformers import (
     WhisperConfig,
 )
 
-from slm_plugin.model_parts import Depth, depths, parts, stacks
+from slm_plugin.training.model_parts import Depth, depths, parts, stacks
 
 SMALL = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2, "num_key_value_heads": 2}
 

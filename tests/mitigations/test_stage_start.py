@@ -9,7 +9,7 @@ import torch
 
 from slm_plugin.errors import WeightsError
 from slm_plugin.records import StageRun
-from slm_plugin.stage_start import FOLDER, WHOLE, at_start, forget
+from slm_plugin.training.stage_start import FOLDER, WHOLE, at_start, forget
 
 
 @pytest.fixture

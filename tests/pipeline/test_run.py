@@ -257,7 +257,7 @@ def test_the_plan_says_what_would_run_and_why(folder, registry):
     def told():
         return {found.name: list(found.reasons) for found in runner.intentions(plan.load(path, registry))}
 
-    assert told() == dict.fromkeys(("one", "two", "apart"), ["it has not been finished"])
+    assert told() == {name: ["it has not been finished"] for name in ("one", "two", "apart")}
     run(path, registry)
     assert told() == {"one": [], "two": [], "apart": []}
     Path("data").write_text("2")
