@@ -153,6 +153,9 @@ class Score:
         standard_error: Standard error of ``value``; None where it has no meaning.
         examples: A few ``{"prompt", "expected", "answer"}`` mappings for people to read.
         notes: Further numbers to read the score by, such as the error rate of the recogniser that scored it.
+        items: ``(numerator, denominator)`` of every item, in the order of the data: ``(1, 1)`` for a right answer,
+            ``(errors, words)`` for an utterance. ``value`` is the sum of the ones over that of the others.
+            Empty where the score is no such ratio; two models are compared item by item with them.
     """
 
     skill: str
@@ -162,3 +165,4 @@ class Score:
     standard_error: float | None = None
     examples: Sequence[Mapping[str, Any]] = ()
     notes: Mapping[str, float] = field(default_factory=dict)
+    items: Sequence[tuple[float, float]] = ()

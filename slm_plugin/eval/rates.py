@@ -17,17 +17,19 @@ class Rate:
         value: The rate.
         n: What it is a mean over: items for a share, reference words for an error rate.
         standard_error: Its standard error; None for a single utterance.
+        items: ``(numerator, denominator)`` of every item; the value is the sum of the ones over that of the others.
     """
 
     value: float
     n: int
     standard_error: float | None
+    items: tuple[tuple[float, float], ...] = ()
 
 
 def share(hits: Sequence[bool]) -> Rate:
     """Return the share p of hits; its standard error is ``sqrt(p (1 - p) / n)``."""
     p = sum(hits) / len(hits)
-    return Rate(p, len(hits), math.sqrt(p * (1 - p) / len(hits)))
+    return Rate(p, len(hits), math.sqrt(p * (1 - p) / len(hits)), tuple((float(hit), 1.0) for hit in hits))
 
 
 def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> Rate:
@@ -48,10 +50,11 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> Rat
         lengths.append(found.hits + found.substitutions + found.deletions)
     n_words, n_utterances = sum(lengths), len(lengths)
     rate = sum(errors) / n_words
+    items = tuple((float(error), float(length)) for error, length in zip(errors, lengths, strict=True))
     if n_utterances < 2:
-        return Rate(rate, n_words, None)
+        return Rate(rate, n_words, None, items)
     squares = sum((error - rate * length) ** 2 for error, length in zip(errors, lengths, strict=True))
-    return Rate(rate, n_words, math.sqrt(n_utterances / (n_utterances - 1) * squares) / n_words)
+    return Rate(rate, n_words, math.sqrt(n_utterances / (n_utterances - 1) * squares) / n_words, items)
 
 
 def plain(text: str) -> str:

@@ -35,6 +35,7 @@ def write_scores(path: Path, scores: Mapping[str, Score]) -> None:
             "standard_error": score.standard_error,
             "examples": list(score.examples),
             "notes": dict(score.notes),
+            "items": [list(item) for item in score.items],
         }
         for skill, score in scores.items()
     }

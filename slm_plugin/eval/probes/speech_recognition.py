@@ -55,7 +55,7 @@ class SpeechRecognition:
             {"prompt": sample.user, "expected": words, "answer": answer}
             for (sample, words), answer in list(zip(asked, answers, strict=True))[: self.options.examples]
         ]
-        return Score(skill, rate.value, rate.n, self.better, rate.standard_error, examples)
+        return Score(skill, rate.value, rate.n, self.better, rate.standard_error, examples, items=rate.items)
 
 
 @hookimpl

@@ -69,7 +69,7 @@ class SpeechSynthesis:
             ]
         ]
         notes = {"recogniser_wer": ceiling(judge, rows, n_units).value}
-        return Score(skill, rate.value, rate.n, self.better, rate.standard_error, examples, notes)
+        return Score(skill, rate.value, rate.n, self.better, rate.standard_error, examples, notes, rate.items)
 
 
 @hookimpl

@@ -79,7 +79,7 @@ class SpokenQa:
             for question, right, answer in list(zip(asked, expected, answers, strict=True))[: self.options.examples]
         ]
         notes = {"question_wer": heard.value}
-        return Score(skill, rate.value, rate.n, self.better, rate.standard_error, examples, notes)
+        return Score(skill, rate.value, rate.n, self.better, rate.standard_error, examples, notes, rate.items)
 
     def _spoken(self, sections: Sequence[Sequence[str]], n_units: int) -> list[str]:
         assert self.options.templates is not None, "checked by the options"

@@ -60,7 +60,7 @@ class TextMatch:
             {"prompt": prompt, "expected": right, "answer": answer}
             for prompt, right, answer in list(zip(prompts, expected, answers, strict=True))[: self.options.examples]
         ]
-        return Score(skill, rate.value, rate.n, self.better, rate.standard_error, examples)
+        return Score(skill, rate.value, rate.n, self.better, rate.standard_error, examples, items=rate.items)
 
     def _matches(self, answer: str, right: str) -> bool:
         if self.options.match == "contains":
