@@ -41,7 +41,8 @@ def step_inputs(step: Step, pipeline: Pipeline, upstream: Mapping[str, str]) -> 
         upstream: Fingerprint by name of every step it needs.
     """
     known: dict[str, object] = {
-        "step": step.model_dump(exclude={"needs"}),
+        # what a row is called in tables decides no score
+        "step": step.model_dump(exclude={"needs": True, "evaluate": {"label", "variants"}}),
         "environment": pipeline.environment,
         "upstream": dict(sorted(upstream.items())),
         "versions": card.versions(),

@@ -78,7 +78,13 @@ class Evaluation(Strict):
     """Folder of an adapter on it."""
 
     stage: str
-    """Name of the row in the matrix."""
+    """Name of the row in the matrix; a name of its own for every evaluation of the file."""
+
+    label: str | None = None
+    """What the row is called in tables, such as ``sqa``; ``stage`` unless set."""
+
+    variants: list[str] = Field(default_factory=list)
+    """Variants that the row belongs to, such as ``replay 5 %``; all of them unless set: the common prefix."""
 
 
 class Skill(Strict):
@@ -172,6 +178,13 @@ def load(path: Path, registry: Registry) -> Pipeline:
     return pipeline
 
 
+def variants(pipeline: Pipeline) -> dict[str, list[Evaluation]]:
+    """Return the evaluations of each variant in the order of the file; ``{"": all}`` where none is named."""
+    found = [step.evaluate for step in pipeline.steps if step.evaluate is not None]
+    names = list(dict.fromkeys(name for evaluation in found for name in evaluation.variants))
+    return {name: [row for row in found if not row.variants or name in row.variants] for name in names or [""]}
+
+
 def needs(pipeline: Pipeline) -> Mapping[str, tuple[str, ...]]:
     """Return what each step needs, defaults filled in, in the order of the file."""
     found: dict[str, tuple[str, ...]] = {}
@@ -186,6 +199,9 @@ def _check_steps(pipeline: Pipeline, where: str) -> list[Problem]:
     problems, names = [], [step.name for step in pipeline.steps]
     for name in sorted({name for name in names if names.count(name) > 1}):
         problems.append(Problem(f"{where}.steps", f"two steps are called {name!r}."))
+    rows = [step.evaluate.stage for step in pipeline.steps if step.evaluate is not None]
+    for row in sorted({row for row in rows if rows.count(row) > 1}):
+        problems.append(Problem(f"{where}.steps", f"two evaluations are of the stage {row!r}; use label for tables."))
     for position, step in enumerate(pipeline.steps):
         spot = f"{where}.steps[{position}] ({step.name})"
         for need in step.needs or []:

@@ -9,16 +9,21 @@ from typing import Any
 from slm_plugin import card
 from slm_plugin.eval.matrix import Matrix
 from slm_plugin.pipeline import records
-from slm_plugin.pipeline.plan import Gate, Pipeline
+from slm_plugin.pipeline.plan import Gate, Pipeline, variants
 from slm_plugin.pipeline.runner import Outcome, scores_path
 from slm_plugin.records import Score
 
 
 def write_results(pipeline: Pipeline, outcomes: Sequence[Outcome]) -> str:
-    """Write matrix, counts and summary into the output folder and return the summary."""
+    """Write matrix, counts and summary into the output folder and return the summary.
+
+    ``matrix.json`` is the matrix of the first variant, ``variants.json`` holds that of each.
+    """
     output = Path(pipeline.output)
-    matrix = read_matrix(pipeline)
+    matrices = read_matrices(pipeline)
+    matrix = next(iter(matrices.values()))
     records.write_json(output / "matrix.json", matrix.as_json())
+    records.write_json(output / "variants.json", {name: found.as_json() for name, found in matrices.items()})
     records.write_json(output / "counts.json", replay_counts(pipeline))
     summary = _summary(pipeline, matrix, outcomes)
     records.write_text(output / "summary.txt", summary)
@@ -42,16 +47,16 @@ def write_scores(path: Path, scores: Mapping[str, Score]) -> None:
     records.write_json(path, content)
 
 
-def read_matrix(pipeline: Pipeline) -> Matrix:
-    """Collect the scores of all evaluation steps that have run."""
-    matrix = Matrix([skill.skill for skill in pipeline.skills])
-    for step in pipeline.steps:
-        if step.evaluate is None:
-            continue
-        content: Any = records.read_json(scores_path(Path(pipeline.output), step.evaluate.stage))
-        if content is not None:
-            matrix.add(step.evaluate.stage, {skill: Score(skill, **cell) for skill, cell in content.items()})
-    return matrix
+def read_matrices(pipeline: Pipeline) -> dict[str, Matrix]:
+    """Collect the scores of all evaluation steps that have run, a matrix per variant."""
+    found = {}
+    for name, rows in variants(pipeline).items():
+        matrix = found[name] = Matrix([skill.skill for skill in pipeline.skills])
+        for row in rows:
+            content: Any = records.read_json(scores_path(Path(pipeline.output), row.stage))
+            if content is not None:
+                matrix.add(row.label or row.stage, {skill: Score(skill, **cell) for skill, cell in content.items()})
+    return found
 
 
 def replay_counts(pipeline: Pipeline) -> dict[str, dict[str, int]]:
@@ -75,7 +80,7 @@ def _summary(pipeline: Pipeline, matrix: Matrix, outcomes: Sequence[Outcome]) ->
     if matrix.notes:
         parts.append("to read the scores by (last stage)\n" + "\n".join(_note_lines(matrix)))
     if pipeline.gates:
-        parts.append("\n".join(_gate_line(gate, matrix) for gate in pipeline.gates))
+        parts.append("\n".join(_gate_line(gate, pipeline) for gate in pipeline.gates))
     counts = [
         f"  {stage}: {', '.join(f'{name} {rows}' for name, rows in found.items())}"
         for stage, found in replay_counts(pipeline).items()
@@ -111,8 +116,9 @@ def _note_lines(matrix: Matrix) -> list[str]:
     ]
 
 
-def _gate_line(gate: Gate, matrix: Matrix) -> str:
-    value = matrix.value(gate.stage, gate.skill)
+def _gate_line(gate: Gate, pipeline: Pipeline) -> str:
+    scores: Any = records.read_json(scores_path(Path(pipeline.output), gate.stage)) or {}
+    value = scores.get(gate.skill, {}).get("value")
     what = f"gate {gate.stage}: {gate.skill} {gate.text()}"
     if value is None:
         return f"{what}: not measured"

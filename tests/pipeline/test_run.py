@@ -16,6 +16,7 @@ from rich.console import Console
 
 from slm_plugin.errors import ConfigError, PipelineError
 from slm_plugin.pipeline import plan, results, runner
+from slm_plugin.pipeline.fingerprints import step_inputs
 from slm_plugin.pipeline.progress import Progress
 from slm_plugin.plugins import Registry
 
@@ -180,6 +181,8 @@ def test_all_mistakes_of_a_pipeline_file_are_told_at_once(folder, registry):
         {"name": "one", "train": "nowhere.yaml"},
         {"name": "two", "needs": ["on"], "command": ["python"]},
         {"name": "one", "needs": [], "command": ["python"]},
+        {"name": "three", "evaluate": {"model": "m", "stage": "tts"}},
+        {"name": "four", "evaluate": {"model": "n", "stage": "tts"}},
     ]
     more = {
         "skills": [{"skill": "qa", "probe": "text_mach"}],
@@ -190,6 +193,7 @@ def test_all_mistakes_of_a_pipeline_file_are_told_at_once(folder, registry):
     told = "\n".join(str(problem) for problem in caught.value.problems)
     for text in (
         "two steps are called 'one'",
+        "two evaluations are of the stage 'tts'",
         "there is no file nowhere.yaml",
         "no step is called 'on'. Did you mean 'one'?",
         "no probe is called 'text_mach'. Did you mean 'text_match'?",
@@ -284,3 +288,34 @@ def test_the_lineage_says_how_every_result_came_about(folder, registry):
     run(write(folder, [*steps, {"name": "two", **appending("log", "two")}]), registry)
     assert json.loads(Path("out/lineage.json").read_text()).keys() == {"one", "two"}
     assert len(code) == 12
+
+
+def test_variants_share_the_rows_of_their_common_prefix(folder, registry):
+    rows = [("base", {}), ("asr_plain", {"variants": ["plain"]}), ("asr_replay", {"variants": ["replay"]})]
+    steps = [
+        {"name": f"eval_{name}", "needs": [], "evaluate": {"model": "m", "stage": name, "label": name[:3], **more}}
+        for name, more in rows
+    ]
+    skills = [{"skill": "qa", "probe": "text_match", "options": {"data": "d"}}]
+    pipeline = plan.load(write(folder, steps, skills=skills), registry)
+    Path("out/scores").mkdir(parents=True)
+    for number, (name, _) in enumerate(rows):
+        cell = {"value": number / 4, "n": 4, "better": "higher"}
+        Path(f"out/scores/{name}.json").write_text(json.dumps({"qa": cell}))
+    results.write_results(pipeline, [])
+    found = json.loads(Path("out/variants.json").read_text())
+    assert {name: matrix["scores"] for name, matrix in found.items()} == {
+        "plain": [[0.0], [0.25]],
+        "replay": [[0.0], [0.5]],
+    }
+    assert found["plain"]["stages"] == ["bas", "asr"]
+    assert json.loads(Path("out/matrix.json").read_text()) == found["plain"]
+
+
+def test_what_a_row_is_called_evaluates_nothing_again(folder, registry):
+    step = {"name": "eval", "evaluate": {"model": "m", "stage": "base"}}
+    before = plan.load(write(folder, [step]), registry)
+    step["evaluate"]["label"] = "the base"
+    step["evaluate"]["variants"] = ["plain"]
+    after = plan.load(write(folder, [step]), registry)
+    assert step_inputs(before.steps[0], before, {}) == step_inputs(after.steps[0], after, {})
