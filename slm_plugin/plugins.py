@@ -36,6 +36,8 @@ BUILT_INS = (
     "slm_plugin.eval.probes.speech_recognition",
     "slm_plugin.eval.probes.speech_synthesis",
     "slm_plugin.eval.probes.spoken_qa",
+    "slm_plugin.eval.probes.interleave_form",
+    "slm_plugin.eval.probes.perplexity",
 )
 """Modules of this package that register something; a test keeps the list equal to the folders."""
 

@@ -53,6 +53,44 @@ class TransformersGenerator:
                 answers[number] = text
         return answers
 
+    def log_probabilities(self, chats: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[float]]]:
+        """Return the token ids of each assistant turn and their log-probabilities, natural logarithms.
+
+        Args:
+            chats: User turn and assistant turn of each conversation; the end of the turn is not scored.
+        """
+        prompts = [self._encode(user) for user, _ in chats]
+        answers = [list(self._tokenizer.encode(text, add_special_tokens=False)) for _, text in chats]
+        order = sorted(range(len(chats)), key=lambda number: len(prompts[number]) + len(answers[number]))
+        found: list[tuple[list[int], list[float]]] = [([], [])] * len(chats)
+        for start in range(0, len(order), self._batch):
+            numbers = order[start : start + self._batch]
+            logs = self._score([(prompts[number], answers[number]) for number in numbers])
+            for number, values in zip(numbers, logs, strict=True):
+                found[number] = (answers[number], values)
+        return found
+
+    def _score(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[list[float]]:
+        import torch
+
+        length = max(len(prompt) + len(answer) for prompt, answer in pairs)
+        ids_BT = torch.full((len(pairs), length), self._pad_id())
+        mask_BT = torch.zeros((len(pairs), length), dtype=torch.long)
+        for row, (prompt, answer) in enumerate(pairs):
+            n_tokens = len(prompt) + len(answer)
+            ids_BT[row, :n_tokens] = torch.tensor(prompt + answer)
+            mask_BT[row, :n_tokens] = 1
+        device = self._model.device
+        with torch.inference_mode():
+            logits_BTV = self._model(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device)).logits
+        found = []
+        for row, (prompt, answer) in enumerate(pairs):
+            first, end = len(prompt), len(prompt) + len(answer)
+            logs_TV = logits_BTV[row, first - 1 : end - 1].float().log_softmax(dim=-1)
+            wanted_T = torch.tensor(answer, device=device, dtype=torch.long)
+            found.append(logs_TV.gather(1, wanted_T[:, None])[:, 0].tolist())
+        return found
+
     def _encode(self, prompt: str) -> list[int]:
         text = self._tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True

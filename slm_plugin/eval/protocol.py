@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from slm_plugin.records import Score
 from slm_plugin.strict import Strict
@@ -21,6 +21,18 @@ class Generator(Protocol):
 
     def answer(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
         """Answer each user turn greedily; unit tokens are kept in the text as ``<|u|>``."""
+        ...
+
+
+@runtime_checkable
+class TellsProbabilities(Protocol):
+    """A generator that also says how probable given answers are."""
+
+    def log_probabilities(self, chats: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[float]]]:
+        """Return, for each ``(user turn, assistant turn)``, the assistant's token ids and their log-probabilities.
+
+        The end of the turn is not among them. Natural logarithms.
+        """
         ...
 
 

@@ -99,3 +99,17 @@ def test_a_missing_folder_is_named(folder: Path, tmp_path: Path) -> None:
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="cannot be loaded"):
         load_generator(tmp_path)
+
+
+def test_log_probabilities_are_those_of_each_chat_alone(generator: TransformersGenerator) -> None:
+    chats = [("hello", "cat dog <|3|><|7|>"), ("what is your name " * 4, "red"), ("red", "<|0|>")]
+    told = generator.log_probabilities(chats)
+    tokenizer, model = generator._tokenizer, generator._model
+    for (user, assistant), (ids, logs) in zip(chats, told, strict=True):
+        prompt = generator._encode(user)
+        assert ids == tokenizer.encode(assistant, add_special_tokens=False)
+        with torch.inference_mode():
+            whole = model(input_ids=torch.tensor([prompt + ids])).logits[0].log_softmax(-1)
+        # the token at position t is told by the logits at t - 1
+        expected = [float(whole[len(prompt) + place - 1, token]) for place, token in enumerate(ids)]
+        assert logs == pytest.approx(expected, abs=1e-4)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from slm_plugin.errors import CodecError, ConfigError, VocabularyError
+from slm_plugin.errors import CodecError, ConfigError, PipelineError, VocabularyError
 from slm_plugin.eval.evaluate import evaluate
 from slm_plugin.eval.probes.spoken_qa import split_answer
 from slm_plugin.eval.rows import read_rows
@@ -155,3 +156,57 @@ def test_a_judge_of_another_vocabulary_or_codec_is_refused(registry: Registry, d
         score(registry, "speech_synthesis", Book(str, UnitVocabulary(0, 50)), codec="tiny", **options)
     with pytest.raises(CodecError, match="no codec is called 'tinny'"):
         score(registry, "speech_synthesis", Book(str), codec="tinny", **options)
+
+
+SPOKEN = {"transcription": "anna sings", "interleaf": "anna<|1|> sings<|2|>"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "faults"),
+    [
+        ("anna<|1|><|2|> sings<|3|>", []),
+        ("anna sings<|1|>", []),
+        ("anna sings", ["no_units", "words_without_units"]),
+        ("<|1|>anna<|2|> sings<|3|>", ["units_before_words"]),
+        ("anna<|1|> sings", ["words_without_units"]),
+        ("anna<|1|> sang<|2|>", ["other_words"]),
+        ("anna<|1|> sings" + "<|2|>" * 21, ["runaway_units"]),
+        ("", ["no_units", "other_words"]),
+    ],
+)
+def test_the_form_of_an_interleaved_answer(registry: Registry, tmp_path: Path, answer: str, faults: list[str]) -> None:
+    file = write(tmp_path / "tts.jsonl", [SPOKEN])
+    found = score(registry, "interleave_form", Book(lambda prompt: answer), data=file)
+    assert found.value == (0.0 if faults else 1.0)
+    assert [name for name, part in found.notes.items() if part] == faults
+
+
+class Told(Book):
+    """A generator to which the n-th token of an answer has probability 1 / (n + 2)."""
+
+    def log_probabilities(self, chats: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[float]]]:
+        # three text tokens and two units in each answer
+        return [([5, 6, 7, 116, 120], [math.log(1 / (n + 2)) for n in range(5)]) for _ in chats]
+
+
+@pytest.mark.parametrize(
+    ("modality", "expected", "n"),
+    # text 2 3 4, units 5 6: geometric means 24^(1/3), 30^(1/2), 720^(1/5)
+    [("text", 24 ** (1 / 3), 6), ("units", 30**0.5, 4), ("all", 720**0.2, 10)],
+)
+def test_perplexity_is_the_geometric_mean_of_the_inverse_probabilities(
+    registry: Registry, tmp_path: Path, modality: str, expected: float, n: int
+) -> None:
+    file = write(tmp_path / "qa.jsonl", [{"input": "a", "output": "b"}] * 2)
+    found = score(registry, "perplexity", Told(lambda prompt: ""), data=file, modality=modality)
+    assert found.value == pytest.approx(expected)
+    assert (found.n, found.better, found.standard_error) == (n, "lower", pytest.approx(0.0))
+    assert found.notes["nats_per_token"] == pytest.approx(math.log(expected))
+
+
+def test_perplexity_needs_probabilities_and_tokens_of_the_kind(registry: Registry, tmp_path: Path) -> None:
+    file = write(tmp_path / "qa.jsonl", [{"input": "a", "output": "b"}])
+    with pytest.raises(PipelineError, match="tells probabilities"):
+        score(registry, "perplexity", Book(lambda prompt: ""), data=file)
+    with pytest.raises(PipelineError, match="no units token"):
+        score(registry, "perplexity", Told(lambda prompt: "", None), data=file, modality="units")
