@@ -17,9 +17,13 @@ def main(path: str) -> None:
     from llamafactory.train.tuner import run_exp
 
     # the host takes the processes apart after every run; the next run is for the same ones
+    take_apart = torch.distributed.destroy_process_group
     torch.distributed.destroy_process_group = lambda *args: None
     for configuration in json.loads(Path(path).read_text(encoding="utf-8")):
         run_exp(configuration)
+    # a process that ends while its group is in use is aborted
+    torch.distributed.barrier()
+    take_apart()
 
 
 if __name__ == "__main__":

@@ -153,7 +153,11 @@ def test_spoken_answers_are_the_same_whole_and_streamed(server):
     assert whole.usage.completion_tokens_details.audio_tokens > 0
     stream = server.ask(question, **SPEECH, stream=True, extra_body={"ignore_eos": True})
     sounds = [choice.delta.audio for chunk in stream for choice in chunk.choices if choice.delta.audio]
-    assert b"".join(base64.b64decode(sound.data) for sound in sounds if sound.data) == base64.b64decode(audio.data)
+    streamed = b"".join(base64.b64decode(sound.data) for sound in sounds if sound.data)
+    assert len(streamed) == len(base64.b64decode(audio.data))
+    difference = np.frombuffer(streamed, "<i2").astype(int) - np.frombuffer(base64.b64decode(audio.data), "<i2")
+    # pieces cut elsewhere may round a sample the other way, by no more than the last bit
+    assert np.abs(difference).max() <= 1
     assert "".join(sound.transcript or "" for sound in sounds) == audio.transcript
     assert sounds[-1].expires_at >= audio.expires_at
 
