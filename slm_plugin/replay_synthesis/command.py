@@ -81,9 +81,9 @@ def run(options: SynthesisOptions) -> str:
     Raises:
         SlmError: Whatever is wrong with options, model, prompts or output folder.
     """
+    from slm_plugin.generation.engines import make_engine
+    from slm_plugin.generation.model import load_speaker
     from slm_plugin.plugins import Registry
-    from slm_plugin.replay_synthesis.engines import make_engine
-    from slm_plugin.replay_synthesis.model import load_speaker
     from slm_plugin.replay_synthesis.output import check_output, write
     from slm_plugin.replay_synthesis.synthesise import check, synthesise
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import jiwer
 
+from slm_plugin.generation.protocol import Answer
 from slm_plugin.replay_synthesis.options import Limits
-from slm_plugin.replay_synthesis.protocol import Answer
 
 UNFINISHED = "no end of answer"
 SPECIAL = "special tokens inside"

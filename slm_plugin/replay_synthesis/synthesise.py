@@ -11,12 +11,13 @@ from typing import Any
 from slm_plugin.data.mixing import shuffled_passes
 from slm_plugin.errors import ConfigError, Problem, VocabularyError
 from slm_plugin.eval.rows import read_rows
+from slm_plugin.generation.model import Speaker
+from slm_plugin.generation.protocol import Answer, Engine, Sampling
 from slm_plugin.plugins import Registry
 from slm_plugin.replay_synthesis import filter as reasons
-from slm_plugin.replay_synthesis.model import Speaker
 from slm_plugin.replay_synthesis.options import SynthesisOptions
 from slm_plugin.replay_synthesis.prompts import Task, make_draft, make_task
-from slm_plugin.replay_synthesis.protocol import Answer, Draft, Engine, Sampling
+from slm_plugin.replay_synthesis.protocol import Draft
 from slm_plugin.stages.protocol import Stage
 
 WHERE = "slm replay synthesise"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slm_plugin.generation.protocol import Answer
 from slm_plugin.replay_synthesis import filter as reasons
 from slm_plugin.replay_synthesis.options import Limits
-from slm_plugin.replay_synthesis.protocol import Answer
 
 LIMITS = Limits()
 

@@ -14,12 +14,12 @@ from transformers import AutoModelForCausalLM
 from replay_synthesis.world import TEXTS, UNITS, rows, write_rows
 from slm_plugin import card
 from slm_plugin.errors import ConfigError, DataError, VocabularyError, WeightsError
+from slm_plugin.generation.model import load_model, load_speaker
+from slm_plugin.generation.protocol import Sampling
+from slm_plugin.generation.transformers_engine import TransformersEngine
 from slm_plugin.plugins import Registry
 from slm_plugin.replay_synthesis.command import run
-from slm_plugin.replay_synthesis.model import load_model, load_speaker
 from slm_plugin.replay_synthesis.options import SynthesisOptions
-from slm_plugin.replay_synthesis.protocol import Sampling
-from slm_plugin.replay_synthesis.transformers_engine import TransformersEngine
 from slm_plugin.strict import parse
 from tiny_models import make_model
 

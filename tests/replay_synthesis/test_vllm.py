@@ -7,11 +7,11 @@ import torch
 
 from replay_synthesis.world import rows, write_rows
 from slm_plugin.errors import EngineError
+from slm_plugin.generation.model import load_model, load_speaker
+from slm_plugin.generation.protocol import Sampling
+from slm_plugin.generation.transformers_engine import TransformersEngine
+from slm_plugin.generation.vllm_engine import VllmEngine
 from slm_plugin.replay_synthesis.command import run
-from slm_plugin.replay_synthesis.model import load_model, load_speaker
-from slm_plugin.replay_synthesis.protocol import Sampling
-from slm_plugin.replay_synthesis.transformers_engine import TransformersEngine
-from slm_plugin.replay_synthesis.vllm_engine import VllmEngine
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from slm_plugin.replay_synthesis.protocol import Answer, Sampling
+from slm_plugin.generation.protocol import Answer, Sampling
 
 if TYPE_CHECKING:
     import torch

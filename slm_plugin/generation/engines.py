@@ -6,10 +6,10 @@ import importlib.util
 from pathlib import Path
 from typing import Literal
 
-from slm_plugin.replay_synthesis.model import load_model
-from slm_plugin.replay_synthesis.protocol import Engine
-from slm_plugin.replay_synthesis.transformers_engine import TransformersEngine
-from slm_plugin.replay_synthesis.vllm_engine import VllmEngine
+from slm_plugin.generation.model import load_model
+from slm_plugin.generation.protocol import Engine
+from slm_plugin.generation.transformers_engine import TransformersEngine
+from slm_plugin.generation.vllm_engine import VllmEngine
 
 EngineName = Literal["auto", "vllm", "transformers"]
 

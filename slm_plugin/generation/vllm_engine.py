@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from slm_plugin.errors import EngineError
-from slm_plugin.replay_synthesis.model import load_model, tokenizer_folder
-from slm_plugin.replay_synthesis.protocol import Answer, Sampling
+from slm_plugin.generation.model import load_model, tokenizer_folder
+from slm_plugin.generation.protocol import Answer, Sampling
 
 _TAIL_CHARACTERS = 2000
 
@@ -44,7 +44,7 @@ class VllmEngine:
             self._log_path = work / "vllm.log"
             folder = _merged(model, adapter, work / "model") if adapter else model
             log = stack.enter_context(self._log_path.open("wb"))
-            command = [sys.executable, "-m", "slm_plugin.replay_synthesis.vllm_child", str(folder)]
+            command = [sys.executable, "-m", "slm_plugin.generation.vllm_child", str(folder)]
             self._process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=child_environment()
             )

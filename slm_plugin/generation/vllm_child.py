@@ -1,4 +1,4 @@
-"""The child process of :class:`slm_plugin.replay_synthesis.vllm_engine.VllmEngine`.
+"""The child process of :class:`slm_plugin.generation.vllm_engine.VllmEngine`.
 
 Its argument is a model folder. It writes ``{}`` when it is ready, then for every JSON line on standard
 input one on standard output, until its input ends. What vLLM prints goes to standard error.

@@ -1,0 +1,1 @@
+"""Text generation over whole lists of prompts, by transformers or by vLLM."""
