@@ -24,6 +24,8 @@ from pydantic.fields import FieldInfo
 
 from slm_plugin import hookspecs
 from slm_plugin.config import SlmBlock, UnitsConfig
+from slm_plugin.experts import plan as experts_plan
+from slm_plugin.infer import options as infer_options
 from slm_plugin.merge.mergekit_methods import NAMES as MERGEKIT_NAMES
 from slm_plugin.merge.plan import MergeBlock
 from slm_plugin.pipeline import plan
@@ -78,7 +80,28 @@ def pipeline_page() -> str:
     return "\n".join([*parts, *(_table(title or "top level", model) for title, model in models.items())])
 
 
-PAGES = {"hooks.md": hooks_page, "slm-keys.md": keys_page, "pipeline-keys.md": pipeline_page}
+def experts_page() -> str:
+    """Return the page of the keys of a file of experts."""
+    head = f"# Keys of a file of experts\n\n{NOTE}`slm experts EXPERTS.yaml` runs it. Unknown keys are refused.\n"
+    models: dict[str, type[BaseModel]] = {"top level": experts_plan.Experts, "experts": experts_plan.Expert}
+    return "\n".join([head, *(_table(title, model) for title, model in models.items())])
+
+
+def infer_page() -> str:
+    """Return the page of the keys of a file of spoken questions."""
+    head = f"# Keys of `slm infer`\n\n{NOTE}`slm infer CONFIG.yaml` runs it. Unknown keys are refused.\n"
+    models: dict[str, type[BaseModel]] = {"top level": infer_options.InferOptions, "data": infer_options.SpokenData}
+    models |= {"sampling": infer_options.Draws}
+    return "\n".join([head, *(_table(title, model) for title, model in models.items())])
+
+
+PAGES = {
+    "hooks.md": hooks_page,
+    "slm-keys.md": keys_page,
+    "pipeline-keys.md": pipeline_page,
+    "experts-keys.md": experts_page,
+    "infer-keys.md": infer_page,
+}
 
 
 def markdown(docstring: str) -> str:

@@ -59,7 +59,9 @@ def decode(
             wave_NC = file.read(limit + 1, dtype="float32", always_2d=True)
             rate_hz = int(file.samplerate)
     except (soundfile.LibsndfileError, TypeError, ValueError, RuntimeError) as error:
-        raise AudioError(f"{name} cannot be read ({error}); send {FORMATS}.") from None
+        # libsndfile's own words, without the object that it read from
+        reason = str(getattr(error, "error_string", error)).rstrip(".")
+        raise AudioError(f"{name} cannot be read ({reason}); send {FORMATS}.") from None
     if len(wave_NC) > limit:
         raise AudioError(f"{name} is longer than the limit of {max_seconds:g} seconds.")
     return wave_NC, rate_hz

@@ -1,0 +1,1 @@
+"""``slm infer``: a model's answers to whole sets of spoken questions."""

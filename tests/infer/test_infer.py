@@ -1,0 +1,170 @@
+"""Answers to sets of spoken questions, by a real model of random weights and the tiny world's codec."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import datasets
+import pyarrow as arrow
+import pytest
+import soundfile
+import yaml
+from pyarrow import parquet
+from typer.testing import CliRunner
+
+from slm_plugin.cli import make_app
+from slm_plugin.errors import DataError
+from slm_plugin.infer.hub import push
+from slm_plugin.plugins import Registry
+from slm_plugin.speech import audio
+from slm_plugin.speech.codecs import load_codec
+from slm_plugin.vocabulary import units_to_text
+from tiny_models import make_model
+
+UNITS = 100
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("model") / "units", units=UNITS)
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory, root):
+    """A set in the form of the published ones: recordings as bytes, and a damaged one among them."""
+    folder = tmp_path_factory.mktemp("questions")
+    recordings = [path.read_bytes() for path in sorted((root / "examples/tiny/audio").glob("*.wav"))[:4]]
+    recordings.insert(2, b"no recording")
+    rows = {
+        "id": [f"q{number}" for number in range(5)],
+        "audio": [{"bytes": recording, "path": None} for recording in recordings],
+    }
+    parquet.write_table(arrow.table(rows), folder / "test.parquet")
+    return folder / "test.parquet"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def config(model, data, **more):
+    content = {
+        "model": str(model),
+        "codec": "tiny",
+        "data": data,
+        "output": "out",
+        "batch": 2,
+        "engine": "transformers",
+    }
+    content |= {"sampling": {"max_new_tokens": 12}, **more}
+    Path("infer.yaml").write_text(yaml.safe_dump(content))
+    return content
+
+
+def run():
+    return CliRunner().invoke(make_app(), ["infer", "infer.yaml"], catch_exceptions=True)
+
+
+def test_every_question_gets_tokens_text_and_sound_and_a_damaged_one_its_reason(folder, model, questions):
+    config(model, [{"path": str(questions), "name": "spoken"}])
+    result = run()
+    assert result.exit_code == 0, result.output
+    assert "5 questions, 1 not usable" in result.output
+    assert [path.name for path in sorted(Path("out/spoken").iterdir())] == [f"part-0000{n}.parquet" for n in range(3)]
+    loaded = datasets.load_dataset("parquet", data_files="out/spoken/*.parquet", split="train")
+    rows = loaded.cast_column("audio", datasets.Audio(decode=False)).to_list()
+    assert [row["id"] for row in rows] == ["q0", "q1", "q2", "q3", "q4"]
+    assert [row["error"] is None for row in rows] == [True, True, False, True, True]
+    assert rows[2]["error"].startswith("the recording cannot be read (Format not recognised); send wav, flac")
+    codec = load_codec("tiny", Registry.load())
+    first = datasets.Dataset.from_parquet(str(questions)).to_list()[0]["audio"]["bytes"]
+    wave = audio.prepare(*audio.decode(first), codec.sample_rate_hz)
+    assert rows[0]["question_units"] == list(codec.encode(wave).values)
+    for row in rows:
+        sound, rate_hz = soundfile.read(io.BytesIO(row["audio"]["bytes"]))
+        assert rate_hz == codec.sample_rate_hz
+        assert len(sound) == (len(codec.decode(row["units"])) if row["units"] else 0)
+    assert any(row["units"] for row in rows)
+    assert len(rows[0]["tokens"]) == 12
+    assert not rows[0]["finished"]
+
+
+def test_a_run_that_was_stopped_writes_only_what_is_missing(folder, model, questions):
+    config(model, [{"path": str(questions), "name": "spoken"}])
+    run()
+    before = {path.name: path.read_bytes() for path in Path("out/spoken").iterdir()}
+    Path("out/spoken/part-00001.parquet").unlink()
+    kept = Path("out/spoken/part-00000.parquet").stat().st_mtime_ns
+    result = run()
+    assert "2 of 3 files were there already" in result.output
+    assert Path("out/spoken/part-00000.parquet").stat().st_mtime_ns == kept
+    assert {path.name: path.read_bytes() for path in Path("out/spoken").iterdir()} == before
+
+
+def test_answers_of_other_settings_are_not_mixed_in(folder, model, questions):
+    config(model, [{"path": str(questions), "name": "spoken"}])
+    run()
+    config(model, [{"path": str(questions), "name": "spoken"}], sampling={"max_new_tokens": 13})
+    result = run()
+    assert isinstance(result.exception, DataError)
+    assert "with other settings; take another output folder" in str(result.exception)
+
+
+def test_units_in_place_of_recordings_and_no_vocoder(folder, model):
+    rows = [{"q": units_to_text([1, 2, 3]), "id": 1}, {"q": units_to_text([4]), "id": 2}]
+    Path("q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config(model, [{"path": "q.jsonl", "units": "q"}], vocoder=False)
+    assert run().exit_code == 0
+    table = parquet.read_table("out/q.jsonl/part-00000.parquet")
+    assert table["question_units"].to_pylist() == [[1, 2, 3], [4]]
+    assert "audio" not in table.column_names
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"path": "nowhere.parquet.d"}, "cannot be loaded"),
+        ({"path": "q.jsonl", "audio": "sound"}, "has no column 'sound'"),
+        ({"path": "q.jsonl", "audio": "a", "units": "b"}, "either audio or units"),
+        ({"path": "q.jsonl", "splt": "x"}, "Did you mean 'split'?"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(folder, model, data, text, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    Path("q.jsonl").write_text('{"q": "<|1|>"}\n')
+    config(model, [data])
+    assert text in str(run().exception)
+
+
+class FakeHub:
+    """Remembers what it was asked for, in place of the hub's client."""
+
+    def __init__(self, refuses: bool = False) -> None:
+        self.refuses = refuses
+        self.repositories: list[str] = []
+        self.uploads: list[tuple[str, list[str]]] = []
+
+    def create_repo(self, repo_id, *, repo_type, exist_ok):
+        assert (repo_type, exist_ok) == ("dataset", True)
+        if self.refuses:
+            raise OSError("401 Unauthorized")
+        self.repositories.append(repo_id)
+
+    def upload_folder(self, *, repo_id, folder_path, path_in_repo, repo_type):
+        assert (path_in_repo, repo_type) == ("data", "dataset")
+        self.uploads.append((repo_id, sorted(path.name for path in Path(folder_path).iterdir())))
+
+
+def test_a_fake_hub_gets_every_set_as_a_repository_of_its_own(folder):
+    Path("out/one").mkdir(parents=True)
+    Path("out/one/part-00000.parquet").touch()
+    hub = FakeHub()
+    assert push(Path("out"), ["one"], "anna", hub) == ["anna/one"]
+    assert hub.uploads == [("anna/one", ["part-00000.parquet"])]
+    with pytest.raises(DataError, match="anna/one was not uploaded, the answers stay in out/one: 401"):
+        push(Path("out"), ["one"], "anna", FakeHub(refuses=True))
