@@ -13,8 +13,11 @@ from slm_plugin import __version__
 from slm_plugin.adapters.command import export_check
 from slm_plugin.errors import PipelineError, SlmError, suggest
 from slm_plugin.experts.command import experts
+from slm_plugin.infer.command import infer
 from slm_plugin.merge.command import merge_file
 from slm_plugin.replay_synthesis.command import make_replay_app
+from slm_plugin.report.command import report
+from slm_plugin.text_decoder.command import extract_text
 
 COMMANDS = "slm_plugin.commands"
 """Entry-point group of further verbs; ``slm serve`` of ``slm_serve`` is one."""
@@ -90,7 +93,10 @@ def make_app() -> typer.Typer:
     app.command("eval")(evaluate_step)
     app.command("export-check")(export_check)
     app.command("experts")(experts)
+    app.command("infer")(infer)
     app.command("merge")(merge_file)
+    app.command("extract-text")(extract_text)
+    app.command("report")(report)
     app.add_typer(make_replay_app(), name="replay")
     for entry in sorted(metadata.entry_points(group=COMMANDS), key=lambda found: found.name):
         app.command(entry.name)(entry.load())

@@ -130,6 +130,22 @@ def test_files_in_the_form_of_the_hub_are_read(mllama, decoder, tmp_path):
     assert tokenizer.chat_template == template
 
 
+@torch.no_grad()
+def test_a_configuration_in_the_form_of_the_hub_is_read(mllama, decoder, whole, ids, tmp_path):
+    old = copy_of(mllama, tmp_path / "old")
+    config = json.loads((old / "config.json").read_text())
+    text = config["text_config"]
+    rope = text.pop("rope_parameters")
+    # keys that transformers 4 wrote, defaults of generation among them
+    text |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope, "torch_dtype": "bfloat16"}
+    text |= {"_name_or_path": "", "add_cross_attention": False, "temperature": 1.0, "num_beams": 1, "pruned_heads": {}}
+    edit(old / "config.json", text_config=text, torch_dtype="bfloat16")
+    new = extract_text_decoder(old, tmp_path / "new").folder
+    expected, found = (json.loads((folder / "config.json").read_text()) for folder in (decoder, new))
+    assert found == expected
+    assert torch.equal(LlamaForCausalLM.from_pretrained(new)(input_ids=ids).logits, whole(input_ids=ids).logits)
+
+
 def test_shards_on_both_sides_give_the_same_weights(decoder, tmp_path):
     sharded = make_mllama(tmp_path / "sharded", "50KB")
     assert len(list(sharded.glob("model-*.safetensors"))) > 2

@@ -1,0 +1,111 @@
+"""``report.md``: the tables of a report in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from slm_plugin.report.content import Cell, Forgetting, Report, RunReport, Variant
+from slm_plugin.report.forgetting import DEFINITIONS
+from slm_plugin.report.numbers import written
+
+
+def render(report: Report) -> str:
+    """Return the tables: variants side by side, each matrix, forgetting, gates, replay and steps."""
+    parts = [f"# {_text(report.title)}"]
+    if len(report.comparisons and report.comparisons[0].bars) > 1:
+        parts += [_comparison(report)]
+    for run in report.runs:
+        parts += [f"## {_text(run.name)}", *_run(run)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _comparison(report: Report) -> str:
+    skills = [comparison.skill for comparison in report.comparisons]
+    variants = dict.fromkeys(bar.variant for comparison in report.comparisons for bar in comparison.bars)
+    rows = []
+    for variant in variants:
+        cells = []
+        for comparison in report.comparisons:
+            bar = next((bar for bar in comparison.bars if bar.variant == variant), None)
+            if bar is None:
+                cells.append(written(None))
+                continue
+            moved = f" ({written(bar.difference, 'signed')}{', differs' if bar.differs else ''})"
+            cells.append(written(bar.value) + (moved if bar.difference is not None else ""))
+        rows.append([variant, *cells])
+    told = (
+        f"After the last stage; in brackets the difference to {_text(report.first)} on the same items, which differs"
+        f" where its 95 % interval excludes 0 (paired bootstrap, {report.resamples} resamples, seed {report.seed})."
+    )
+    return _table(["variant", *skills], rows) + "\n\n" + told
+
+
+def _run(run: RunReport) -> Iterable[str]:
+    for variant in run.variants:
+        yield f"### {_text(variant.name)}"
+        yield _matrix(run, variant)
+        taught = ", ".join(f"{skill} after {found.stage} ({found.rule})" for skill, found in variant.learned.items())
+        yield f"Learned: {_text(taught)}."
+    if run.variants:
+        yield "### Forgetting"
+        names = list(DEFINITIONS)
+        yield _table(["variant", *names], [[one.name, *_numbers(one.forgetting)] for one in run.variants])
+        yield "\n".join(f"- {name}: {line}." for name, line in DEFINITIONS.items())
+    if run.gates:
+        words = {True: "passed", False: "missed", None: "not measured"}
+        yield "### Gates"
+        lines = [[gate.stage, gate.skill, gate.bound, written(gate.value), words[gate.passed]] for gate in run.gates]
+        yield _table(["stage", "skill", "gate", "score", "verdict"], lines)
+    if run.replay:
+        yield "### Rows replayed"
+        sets = list(dict.fromkeys(name for rows in run.replay.values() for name in rows))
+        lines = [[stage, *(written(rows.get(name), "count") for name in sets)] for stage, rows in run.replay.items()]
+        yield _table(["stage", *sets], lines)
+    if run.drifts:
+        yield "### Drift of the weights"
+        moved = [[drift.name, drift.base, written(drift.whole)] for drift in run.drifts]
+        yield _table(["model", "base", "relative norm of the change"], moved)
+    if run.steps:
+        yield "### Steps"
+        steps = [
+            [
+                *(step.name, step.kind, written(step.seconds, "seconds"), written(step.cpu_seconds, "seconds")),
+                *(step.fingerprint or "", written(step.seed, "count")),
+            ]
+            for step in run.steps
+        ]
+        yield _table(["step", "kind", "seconds", "CPU seconds", "fingerprint", "seed"], steps)
+    if run.notes:
+        yield "\n".join(f"- {_text(note)}" for note in run.notes)
+
+
+def _matrix(run: RunReport, variant: Variant) -> str:
+    heads = ["stage", *(f"{skill} ({run.better.get(skill, 'higher')} is better)" for skill in variant.skills)]
+    rows = [
+        [stage, *(_cell(cell) for cell in cells)] for stage, cells in zip(variant.stages, variant.cells, strict=True)
+    ]
+    return _table(heads, rows)
+
+
+def _cell(cell: Cell | None) -> str:
+    if cell is None:
+        return written(None)
+    error = f" ± {written(cell.standard_error)}" if cell.standard_error is not None else ""
+    return f"{written(cell.value)}{error} (n {cell.n})"
+
+
+def _numbers(found: Forgetting) -> list[str]:
+    signed = [found.bwt, found.forgetting, found.fwt]
+    return [written(found.acc), *(written(one, "signed") for one in signed), written(found.forget_percent, "percent")]
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(_text(cell) for cell in line) + " |" for line in lines)
+
+
+def _text(text: str) -> str:
+    """Keep data from being read as Markdown or HTML."""
+    for mark in ("\\", "|", "<", "`", "*", "["):
+        text = text.replace(mark, "\\" + mark)
+    return text.replace("\n", " ")
