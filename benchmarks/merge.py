@@ -3,10 +3,10 @@
 Random models with one parent are written once: a base and three members of about 250 million bfloat16
 parameters each, as Llamas. Then each engine merges them in a child process of its own, with the same method
 and options and its own defaults for threads. Times are those of the merge, without imports; memory is the largest
-resident set of the whole process (``VmHWM``), mapped files included. Prints a line for each run and the ratios;
+resident set of the whole process (``VmHWM``), mapped files included. Prints medians and ratios;
 exits with 1 where one misses its claim. mergekit must be installed.
 
-    python benchmarks/merge.py [--size 250] [--shards 1] [--methods linear,ties,dare_ties] [--folder DIR]
+    python benchmarks/merge.py [--size 250] [--shards 1] [--repeats 3] [--methods linear,ties,dare_ties] [--folder DIR]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -142,6 +143,8 @@ def child(engine: str, folder: Path, method: str, result: Path, n_shards: int) -
 
 
 def measure(engine: str, folder: Path, method: str, n_shards: int) -> dict[str, float]:
+    # what was written before must not go to the disk while this is timed
+    os.sync()
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         command = [sys.executable, __file__, "--child", engine, "--folder", str(folder), "--methods", method]
         command += ["--result", f"{scratch}/out", "--shards", str(n_shards)]
@@ -154,6 +157,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=float, default=250, help="million parameters of each model")
     parser.add_argument("--shards", type=int, default=1, help="files that each model is spread over")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each engine, in turn; medians count")
     parser.add_argument("--methods", default="linear,ties,dare_ties")
     parser.add_argument("--folder", type=Path, help="where the models are made; a temporary folder unless set")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -169,9 +173,14 @@ def main() -> int:
         print(f"4 models of {n / 1e6:.0f} M bfloat16 parameters, {chosen.shards} file(s) each, {os.cpu_count()} cores")
         print(f"{'method':10} {'engine':9} {'seconds':>8} {'peak MB':>8}")
         for method in chosen.methods.split(","):
+            runs: dict[str, list[dict[str, float]]] = {"ours": [], "mergekit": []}
+            for _ in range(chosen.repeats):
+                for engine, measured in runs.items():
+                    measured.append(measure(engine, folder, method, chosen.shards))
             found = {}
-            for engine in ("ours", "mergekit"):
-                found[engine] = measure(engine, folder, method, chosen.shards)
+            for engine, measured in runs.items():
+                keys = ("seconds", "peak_mb")
+                found[engine] = {key: statistics.median(run[key] for run in measured) for key in keys}
                 print(f"{method:10} {engine:9} {found[engine]['seconds']:8.2f} {found[engine]['peak_mb']:8.0f}")
             faster = found["mergekit"]["seconds"] / found["ours"]["seconds"]
             smaller = found["ours"]["peak_mb"] / found["mergekit"]["peak_mb"]
