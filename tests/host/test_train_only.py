@@ -24,7 +24,7 @@ def config(base, data, output, parts, **changes):
         (["attention"], {"q_proj", "k_proj", "v_proj", "o_proj"}),
         (["embeddings", "attention"], {"embed_tokens", "lm_head", "q_proj", "k_proj", "v_proj", "o_proj"}),
     ],
-    ids="-".join,
+    ids=("embeddings", "attention", "both"),
 )
 def test_full_training_moves_the_named_parts_and_nothing_else(parts, moved, units_base, data, run_host, tmp_path):
     run_host(config(units_base, data, tmp_path, parts, finetuning_type="full"))
