@@ -62,7 +62,8 @@ def choose_rows(
     passes, rest = divmod(n_rows, n_pool)
     noise_C = _generator(seed, name, epoch, 1).gumbel(size=len(rows_C))
     known_C = np.where(np.isfinite(losses_C), losses_C.astype(np.float64), -np.inf)
-    keys_C = known_C if temperature == 0 else known_C / temperature + noise_C
+    # loss / temperature + noise in the same order, and finite for the smallest temperature
+    keys_C = known_C + temperature * noise_C
     best = np.argsort(-keys_C, kind="stable")[:rest]
     return np.concatenate([np.tile(np.arange(n_pool), passes), np.sort(rows_C[best])]).astype(np.int64)
 
