@@ -82,7 +82,20 @@ class MelFrames:
     def amplitudes(self, log_mel_TM: np.ndarray) -> np.ndarray:
         """Return the smooth amplitude spectrum of log-mel frames, ``(T, F)``: the way back, up to detail."""
         bands_TM = np.maximum(np.exp(log_mel_TM) - self.floor, 0.0)
-        return bands_TM @ self.spread
+        # a matrix product rounds a row by how many stand beside it, and phase search makes much of the last bit;
+        # a bin has few bands, so they are added one by one, and a frame is the same in whatever company it comes
+        bands, weights = self._bands_of_bins
+        amplitudes_TF = np.zeros((len(bands_TM), bands.shape[1]))
+        for bands_F, weights_F in zip(bands, weights, strict=True):
+            amplitudes_TF += bands_TM[:, bands_F] * weights_F
+        return amplitudes_TF
+
+    @cached_property
+    def _bands_of_bins(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bands with the largest weights of every bin and those weights, ``(B, F)`` each; the rest are 0."""
+        n_bands = int((self.spread > 0.0).sum(0).max())
+        bands = np.argsort(-self.spread, axis=0, kind="stable")[:n_bands]
+        return bands, np.take_along_axis(self.spread, bands, axis=0)
 
 
 def cepstra(log_mel_TM: np.ndarray, n_cepstra: int) -> np.ndarray:
