@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -67,3 +67,41 @@ class Codec(Protocol):
     def save(self, folder: Path) -> None:
         """Write the codec to a folder that :func:`slm_plugin.speech.codecs.load_codec` reads."""
         ...
+
+
+@runtime_checkable
+class BatchedCodec(Protocol):
+    """What a codec may answer besides :class:`Codec` where many at once are cheaper than one by one.
+
+    Use :func:`encode_batch` and :func:`decode_batch`, which work with every codec.
+    """
+
+    def encode_batch(self, waves: Sequence[np.ndarray]) -> list[Units]:
+        """Return what ``encode`` of each wave gives, in order; lengths may differ and be 0."""
+        ...
+
+    def decode_batch(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Return what ``decode`` of each sequence gives, in order, within 1e-5 per sample.
+
+        Raises:
+            VocabularyError: A unit is outside ``[0, n_units)``.
+        """
+        ...
+
+
+def encode_batch(codec: Codec, waves: Sequence[np.ndarray]) -> list[Units]:
+    """Return the units of several waves: together where the codec can, else one by one."""
+    if isinstance(codec, BatchedCodec):
+        return codec.encode_batch(waves)
+    return [codec.encode(wave_N) for wave_N in waves]
+
+
+def decode_batch(codec: Codec, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
+    """Return the waves of several unit sequences: together where the codec can, else one by one.
+
+    Raises:
+        VocabularyError: A unit is outside ``[0, n_units)``.
+    """
+    if isinstance(codec, BatchedCodec):
+        return codec.decode_batch(sequences)
+    return [codec.decode(units) for units in sequences]
