@@ -264,7 +264,7 @@ class HubertKmeansCodec:
     def _vocoder_settings(self) -> VocoderSettings:
         if self.settings.vocoder is None:
             raise CodecError(
-                "this codec has no vocoder, so its units cannot be heard; `slm codec convert --vocoder` adds one."
+                "this codec has no vocoder, so its units cannot be heard; make one with `slm codec convert --vocoder`."
             )
         return self.settings.vocoder
 

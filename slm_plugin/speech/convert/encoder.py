@@ -104,16 +104,14 @@ def _config(
     """Return a config read off the shapes of the tensors, and off what the checkpoint says of itself."""
     layers = {int(found[1]) for name in tensors if (found := re.match(r"encoder\.layers\.(\d+)\.", name))}
     convolutions = {int(found[1]) for name in tensors if (found := re.match(r".*conv_layers\.(\d+)\.conv\.w", name))}
-    position = next(
-        (tensors[name] for name in tensors if re.search(r"pos_conv_embed.*(weight_v|original1)$", name)), None
-    )
+    positions = [tensors[name] for name in tensors if re.search(r"pos_conv_embed.*(weight_v|original1)$", name)]
     try:
         weights = [tensors[f"feature_extractor.conv_layers.{i}.conv.weight"] for i in range(len(convolutions))]
         width = len(tensors["feature_projection.projection.bias"])
         inner = len(tensors["encoder.layers.0.feed_forward.intermediate_dense.bias"])
     except KeyError as error:
         raise CodecError(f"{path} lacks {error}; a wav2vec 2.0 or HuBERT of fairseq has it.") from None
-    if position is None or not weights or not layers:
+    if len(positions) != 1 or not weights or not layers:
         raise CodecError(f"{path} lacks layers of a wav2vec 2.0 or HuBERT of fairseq.")
     by_layer = "feature_extractor.conv_layers.1.layer_norm.weight" in tensors
     heads = n_heads or int(said.get("encoder_attention_heads", _HEADS))
@@ -131,8 +129,8 @@ def _config(
         "conv_bias": "feature_extractor.conv_layers.0.conv.bias" in tensors,
         "feat_extract_norm": "layer" if by_layer else "group",
         "do_stable_layer_norm": bool(said.get("layer_norm_first", by_layer)),
-        "num_conv_pos_embeddings": position.shape[2],
-        "num_conv_pos_embedding_groups": width // position.shape[1],
+        "num_conv_pos_embeddings": positions[0].shape[2],
+        "num_conv_pos_embedding_groups": width // positions[0].shape[1],
     }
     return network_config(raw, _layer(layer, len(layers), path), str(path))
 

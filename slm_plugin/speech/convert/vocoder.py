@@ -87,11 +87,11 @@ def _from_folder(source: str) -> Vocoder:
 def _voices(folder: RemoteFolder, shape: VocoderShape) -> VoiceTable:
     """Return the table of ``vocoder_v2``, with the checkpoint's own languages where it lists them."""
     voices = seamless_voices()
-    if not folder.has("generation_config.json"):
-        return voices if shape.n_languages == len(voices.languages) else VoiceTable()
-    listed = folder.json("generation_config.json").get("vocoder_lang_code_to_id") or {}
+    listed: dict[str, int] = {}
+    if folder.has("generation_config.json"):
+        listed = folder.json("generation_config.json").get("vocoder_lang_code_to_id") or {}
     if not listed:
-        return voices
+        return _known_voices(shape)
     languages = sorted(listed, key=lambda language: listed[language])
     first = {name: number for name, number in voices.first_speakers.items() if name in listed}
     return VoiceTable(languages=languages, first_speakers=first)
@@ -108,9 +108,15 @@ def _from_file(path: Path, config: Path | None, trusted: bool) -> Vocoder:
             raise CodecError(f"{config} cannot be read: {error}.") from None
     given = {"upsample_rates": said.get("upsample_rates"), "block_dilations": said.get("resblock_dilation_sizes")}
     shape = _shape(tensors, given, str(path))
+    return Vocoder(shape, _known_voices(shape), tensors, f"{len(tensors)} tensors")
+
+
+def _known_voices(shape: VocoderShape) -> VoiceTable:
+    """Return the table of ``vocoder_v2`` where it fits; other languages go by their numbers."""
     voices = seamless_voices()
-    known = shape.language_width and shape.n_languages == len(voices.languages)
-    return Vocoder(shape, voices if known else VoiceTable(), tensors, f"{len(tensors)} tensors")
+    if not shape.language_width or shape.n_languages == len(voices.languages):
+        return voices
+    return VoiceTable(languages=[str(number) for number in range(shape.n_languages)])
 
 
 def _renamed(name: str) -> str:

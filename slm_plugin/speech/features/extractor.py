@@ -53,6 +53,8 @@ class FeatureExtractor:
         self._dtype = getattr(torch, settings.dtype)
         # normalising over time lets padding into the frames, so such a front end takes one length at a time
         self._front_in_batches = config["feat_extract_norm"] == "layer"
+        # transformers' WavLM gives torch two masks of different types, which it warns of
+        self._ragged = config["model_type"] != "wavlm"
         self._batch_samples = int(batch_s * SAMPLE_RATE_HZ)
 
     def features(self, waves: Sequence[np.ndarray]) -> list[torch.Tensor]:
@@ -65,14 +67,14 @@ class FeatureExtractor:
         pieces = [(number, window) for number, wave_N in enumerate(prepared) for window in self._windows(len(wave_N))]
         kept: dict[tuple[int, int], torch.Tensor] = {}
         for batch in self._batches(pieces):
-            cuts = [prepared[number][self.grid.samples(window.first, window.end)] for number, window in batch]
+            cuts = [self._cut(prepared[number], window) for number, window in batch]
             for (number, window), frames_TD in zip(batch, self._run(cuts), strict=True):
-                kept[number, window.first] = frames_TD[
+                kept[number, window.keep_first] = frames_TD[
                     window.keep_first - window.first : window.keep_end - window.first
                 ]
         joined: list[list[torch.Tensor]] = [[] for _ in waves]
         for number, window in pieces:
-            joined[number].append(kept[number, window.first])
+            joined[number].append(kept[number, window.keep_first])
         width = self._network.config.hidden_size
         empty = torch.zeros(0, width, device=self.device)
         features = [torch.cat(parts) if parts else empty for parts in joined]
@@ -92,13 +94,19 @@ class FeatureExtractor:
         context = round(self.settings.context_s * self.rate_hz)
         return windows(self.grid.n_frames(n_samples), longest, context)
 
+    def _cut(self, wave_N: torch.Tensor, window: Window) -> torch.Tensor:
+        """Return the samples of a window; the last one has those behind the last frame too, which GroupNorm sees."""
+        seen = self.grid.samples(window.first, window.end)
+        return wave_N[seen.start :] if window.end == self.grid.n_frames(len(wave_N)) else wave_N[seen]
+
     def _batches(self, pieces: Sequence[tuple[int, Window]]) -> list[list[tuple[int, Window]]]:
         """Group windows of similar length, so that little of a batch is padding."""
         batches: list[list[tuple[int, Window]]] = []
-        for piece in sorted(pieces, key=lambda piece: piece[1].first - piece[1].end):
-            longest = (batches[-1][0] if batches else piece)[1]
-            room = self._batch_samples // ((longest.end - longest.first) * self.grid.hop)
-            if batches and len(batches[-1]) < room:
+        for piece in sorted(pieces, key=lambda piece: _length(piece[1]), reverse=True):
+            longest = _length((batches[-1][0] if batches else piece)[1])
+            room = self._batch_samples // (longest * self.grid.hop)
+            fits = self._ragged or _length(piece[1]) == longest
+            if batches and len(batches[-1]) < room and fits:
                 batches[-1].append(piece)
             else:
                 batches.append([piece])
@@ -128,3 +136,7 @@ class FeatureExtractor:
             return frames_BCT.transpose(1, 2)
         each = [self._network.feature_extractor(cut[None].to(self.device, self._dtype))[0].T for cut in cuts]
         return pad(each, batch_first=True)
+
+
+def _length(window: Window) -> int:
+    return window.end - window.first
