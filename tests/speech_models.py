@@ -138,8 +138,10 @@ def vocoder_network(seed: int = 0, **sizes: Any) -> Any:
         for module in network.modules():
             if isinstance(module, torch.nn.Conv1d | torch.nn.ConvTranspose1d):
                 fan_in = module.weight[0].numel() if isinstance(module, torch.nn.Conv1d) else module.weight.shape[0]
-                module.weight.normal_(std=1.2 * fan_in**-0.5)
-                module.bias.normal_(std=0.05)
+                # quiet enough that tanh at the end leaves the wave what it is
+                gain = 0.8
+                module.weight.normal_(std=gain * fan_in**-0.5)
+                module.bias.normal_(std=0.02)
         for embedding in (network.unit_embedding, network.language_embedding, network.speaker_embedding):
             embedding.weight.normal_()
         network.dur_predictor.proj.weight.mul_(2.0)

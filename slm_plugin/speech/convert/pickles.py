@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from slm_plugin.errors import CodecError
 
 TRUST = "--trust-pickle"
 """Option that allows files to run code while they are read."""
+
+_PICKLE = b"\x80"
+"""First byte of a pickle since protocol 2."""
 
 
 def load_checkpoint(path: Path, trusted: bool) -> Mapping[str, Any]:
@@ -27,23 +31,22 @@ def load_checkpoint(path: Path, trusted: bool) -> Mapping[str, Any]:
     """
     if not path.is_file():
         raise CodecError(f"{path} does not exist.")
+    zipped = zipfile.is_zipfile(path)
+    with path.open("rb") as file:
+        if not zipped and file.read(1) != _PICKLE:
+            raise CodecError(f"{path} is damaged or no checkpoint of torch.")
     try:
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=not trusted, mmap=True)
-        except RuntimeError as error:
-            if "mmap" not in str(error):
-                raise
-            # files of torch before 1.6 cannot be mapped
-            content = torch.load(path, map_location="cpu", weights_only=not trusted)
-    except pickle.UnpicklingError as error:
-        if "weights_only" not in str(error).lower() and "weights only" not in str(error).lower():
-            raise CodecError(f"{path} is damaged or no checkpoint of torch: {_first_line(error)}.") from None
+        # files of torch before 1.6 are plain pickles, which cannot be mapped
+        content = torch.load(path, map_location="cpu", weights_only=not trusted, mmap=zipped)
+    except pickle.UnpicklingError:
+        if trusted:
+            raise CodecError(f"{path} is damaged.") from None
         raise CodecError(
             f"{path} holds more than tensors, and reading it could run code of whoever made it;"
             f" add {TRUST} if you trust its source."
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise CodecError(f"{path} is damaged or no checkpoint of torch: {_first_line(error)}.") from None
+    except (OSError, RuntimeError, EOFError, ValueError, ImportError, AttributeError) as error:
+        raise CodecError(f"{path} is damaged or cannot be read here: {_first_line(error)}.") from None
     if not isinstance(content, Mapping):
         raise CodecError(f"{path} holds a {type(content).__name__}, not named tensors.")
     return content
