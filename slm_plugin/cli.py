@@ -17,6 +17,7 @@ from slm_plugin.infer.command import infer
 from slm_plugin.merge.command import merge_file
 from slm_plugin.replay_synthesis.command import make_replay_app
 from slm_plugin.report.command import report
+from slm_plugin.speech.codec_command.app import make_codec_app
 from slm_plugin.text_decoder.command import extract_text
 
 COMMANDS = "slm_plugin.commands"
@@ -97,6 +98,7 @@ def make_app() -> typer.Typer:
     app.command("merge")(merge_file)
     app.command("extract-text")(extract_text)
     app.command("report")(report)
+    app.add_typer(make_codec_app(), name="codec")
     app.add_typer(make_replay_app(), name="replay")
     for entry in sorted(metadata.entry_points(group=COMMANDS), key=lambda found: found.name):
         app.command(entry.name)(entry.load())

@@ -22,6 +22,7 @@ BUILT_INS = (
     "slm_plugin.stages.tts",
     "slm_plugin.stages.sqa",
     "slm_plugin.speech.mel_kmeans",
+    "slm_plugin.speech.hubert_kmeans",
     "slm_plugin.mitigations.replay",
     "slm_plugin.mitigations.l2_anchor",
     "slm_plugin.mitigations.llrd",
