@@ -78,11 +78,17 @@ def require_finite(tensor: torch.Tensor, name: str, where: Path) -> None:
     Raises:
         WeightsError: Names the file and the tensor.
     """
+    n_bad = count_not_finite(tensor)
+    if n_bad:
+        raise WeightsError(f"{where}: the tensor {name!r} holds {n_bad} value(s) that are not finite.")
+
+
+def count_not_finite(tensor: torch.Tensor) -> int:
+    """Return how many values are infinite or NaN."""
     # a sum over finite values may overflow, but one over others is never finite
-    if not tensor.is_floating_point() or torch.isfinite(tensor.sum()) or bool(torch.isfinite(tensor).all()):
-        return
-    n_bad = int((~torch.isfinite(tensor)).sum())
-    raise WeightsError(f"{where}: the tensor {name!r} holds {n_bad} value(s) that are not finite.")
+    if not tensor.is_floating_point() or torch.isfinite(tensor.sum()):
+        return 0
+    return int((~torch.isfinite(tensor)).sum())
 
 
 @dataclass(frozen=True)
