@@ -13,6 +13,7 @@ from slm_plugin.config import SlmConfig, UnitsConfig, parse_block
 from slm_plugin.errors import ConfigError, DataError, Problem, suggest
 from slm_plugin.host import checks, lora_scale, runtime, surface
 from slm_plugin.host.overrides import with_named_overrides
+from slm_plugin.weights.staging import make_partial
 
 
 def patch(parser: Any) -> None:
@@ -98,6 +99,10 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str) -> None:
         problems += _missing_sources(active, data_args, where) + checks.refusals(active, by_name, where)
     if problems:
         raise ConfigError(problems)
+    if runtime.sweep_position() is not None and active.model_args.export_dir is not None:
+        destination = Path(active.model_args.export_dir)
+        active.staged_export = make_partial(destination), destination
+        active.model_args.export_dir = str(active.staged_export[0])
 
 
 def _missing_sources(active: runtime.Active, data_args: Any, where: str) -> list[Problem]:
