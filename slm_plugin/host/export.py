@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import functools
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from slm_plugin import card
+from slm_plugin.errors import WeightsError
 from slm_plugin.host import runtime
 from slm_plugin.host.chat_template import write_training_template
 from slm_plugin.host.merge import export_merged
+from slm_plugin.weights.checkpoint import Checkpoint, count_not_finite
 from slm_plugin.weights.staging import not_written, publish, writing_error
 
 
@@ -75,7 +78,25 @@ def _finish(active: runtime.Active) -> None:
     }
     card.write(partial, content)
     write_training_template(partial, active.data_args)
+    _require_finite(partial, folder)
     publish(partial, folder)
     n_units = active.vocabulary.count if active.vocabulary else 0
     runtime.say(f"exported {folder}: {n_units} units, adapters: {', '.join(adapters) or 'none'}")
     active.hooks.hook.slm_export(export_dir=folder)
+
+
+def _require_finite(partial: Path, folder: Path) -> None:
+    """Refuse a model with values that are not finite, whether its training diverged or its type is too narrow.
+
+    Raises:
+        WeightsError: Names the first such tensor.
+    """
+    quantised = "quantization_config" in json.loads((partial / "config.json").read_text(encoding="utf-8"))
+    if quantised or not any(partial.glob("model*.safetensors")):
+        return
+    weights = Checkpoint(partial)
+    for name in weights.names():
+        n_bad = count_not_finite(weights.tensor(name))
+        if n_bad:
+            text = f"{n_bad} value(s) of the tensor {name!r} are not finite in the model or its {weights.dtype(name)}"
+            raise WeightsError(f"{folder} was not written: {text}.")

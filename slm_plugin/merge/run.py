@@ -16,8 +16,9 @@ from slm_plugin.merge.folder import write_files
 from slm_plugin.merge.parallel import side_by_side
 from slm_plugin.merge.plan import MergePlan
 from slm_plugin.merge.protocol import Group, share
-from slm_plugin.merge.sources import Source, Sources, count_not_finite, fail, open_sources, require_finite
+from slm_plugin.merge.sources import Source, Sources, fail, open_sources, require_finite
 from slm_plugin.merge.vocabulary import RowRule, Vocabulary, plan_vocabulary
+from slm_plugin.weights.checkpoint import count_not_finite
 from slm_plugin.weights.staging import staged
 from slm_plugin.weights.writer import CheckpointWriter, PlannedTensor
 

@@ -15,7 +15,7 @@ from slm_plugin.adapters.folded import FoldedCheckpoint
 from slm_plugin.adapters.lora import CONFIG_FILE, LoraAdapter
 from slm_plugin.errors import SlmError, WeightsError
 from slm_plugin.merge.plan import MergePlan
-from slm_plugin.weights.checkpoint import Checkpoint, WeightSource
+from slm_plugin.weights.checkpoint import Checkpoint, WeightSource, count_not_finite
 
 ARCHITECTURE_KEYS = (
     "model_type",
@@ -81,14 +81,6 @@ def require_finite(tensor: torch.Tensor, name: str, where: Path) -> None:
     n_bad = count_not_finite(tensor)
     if n_bad:
         raise WeightsError(f"{where}: the tensor {name!r} holds {n_bad} value(s) that are not finite.")
-
-
-def count_not_finite(tensor: torch.Tensor) -> int:
-    """Return how many values are infinite or NaN."""
-    # a sum over finite values may overflow, but one over others is never finite
-    if not tensor.is_floating_point() or torch.isfinite(tensor.sum()):
-        return 0
-    return int((~torch.isfinite(tensor)).sum())
 
 
 @dataclass(frozen=True)
