@@ -43,6 +43,23 @@ def staged(destination: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextmanager
+def whole(folder: Path) -> Iterator[None]:
+    """Remove a folder that several steps write, where one of them fails: half a checkpoint would be resumed from.
+
+    Raises:
+        WeightsError: The disk is full, or a file cannot be written.
+    """
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        failed = None if isinstance(error, SlmError) else writing_error(error)
+        if failed is None:
+            raise
+        raise not_written(folder, failed) from None
+
+
 def make_partial(destination: Path) -> Path:
     """Make a hidden folder beside a destination, on the same disk.
 
@@ -92,8 +109,15 @@ def writing_error(error: BaseException) -> OSError | None:
 
     The libraries that write weights and tokenizers wrap it into errors of their own.
     """
+    text = str(error)
+    if (
+        isinstance(error, RuntimeError)
+        and "inline_container" in text
+        and re.search("unexpected pos|write failed", text)
+    ):
+        return OSError(errno.ENOSPC, "the disk took no more")
     number = error.errno if isinstance(error, OSError) else None
-    if number is None and (match := _RUST_ERROR.search(str(error))):
+    if number is None and (match := _RUST_ERROR.search(text)):
         number = int(match[1])
     return OSError(number, os.strerror(number)) if number in _NOT_WRITABLE else None
 

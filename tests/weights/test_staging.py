@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from slm_plugin import card
 from slm_plugin.errors import WeightsError
-from slm_plugin.weights.staging import intended, staged, writing_error
+from slm_plugin.weights.staging import intended, staged, whole, writing_error
 
 
 def write_and_fail(destination, error):
@@ -40,6 +40,29 @@ def test_other_errors_stay_as_they_are(error, tmp_path):
     with pytest.raises(type(error)) as caught:
         write_and_fail(tmp_path / "model", error)
     assert caught.value is error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device"),
+        # what torch.save said on a tmpfs that was full
+        (
+            RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 3776 vs 3668"),
+            "the disk took no m",
+        ),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_finished_is_removed(error, why, tmp_path):
+    def write():
+        with whole(tmp_path / "checkpoint-2"):
+            (tmp_path / "checkpoint-2").mkdir()
+            (tmp_path / "checkpoint-2/adapter_model.safetensors").write_text("whole")
+            raise error
+
+    with pytest.raises(WeightsError, match=f"checkpoint-2 was not written: {why}"):
+        write()
     assert list(tmp_path.iterdir()) == []
 
 
