@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from host.test_command_line import host
-from host.world import UNITS, train_config
+from host.world import UNITS, train_config, under_zero
 from slm_plugin.errors import ConfigError, WeightsError
 
 pytestmark = [pytest.mark.host, pytest.mark.xdist_group("host")]
@@ -144,23 +144,6 @@ def test_a_scaled_gradient_is_unscaled_before_the_pull_is_added(units_base, data
     # 8 / 4 and 4 / 4; the fused step must not divide again
     assert seen[0].tolist() == [2.0, 1.0]
     assert optimizer.grad_scale is None
-
-
-def under_zero(zero, configuration, folder):
-    """Return a configuration for several processes: plain ones for 0, else under that stage of ZeRO."""
-    if not zero:
-        return configuration
-    pytest.importorskip("deepspeed", reason="pip install 'slm-plugin[deepspeed]'")
-    settings = {
-        "train_batch_size": "auto",
-        "train_micro_batch_size_per_gpu": "auto",
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "zero_allow_untested_optimizer": True,
-        "zero_optimization": {"stage": zero, "stage3_gather_16bit_weights_on_model_save": True},
-    }
-    (folder / "zero.json").write_text(json.dumps(settings))
-    return configuration | {"use_cpu": False, "deepspeed": str(folder / "zero.json")}
 
 
 @pytest.mark.slow
