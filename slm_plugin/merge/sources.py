@@ -153,15 +153,38 @@ def _open(path: Path, base_model: Path | None, opened: dict[Path, Checkpoint]) -
         full = _checkpoint(path, opened)
         return Source(path, full, path, read_config(path), _tokenizer(path), full)
     adapter = LoraAdapter(path)
-    parent = base_model or Path(adapter.base_path)
-    if base_model is None and not parent.is_dir():
-        raise WeightsError(f"the adapter {path} was trained on {adapter.base_path!r}, no folder here: set base_model.")
+    parent = _parent(adapter, base_model)
     require_same_fingerprint(path, parent)
     full = _checkpoint(parent, opened)
     weights = FoldedCheckpoint(full, adapter)
     tokenizer = _tokenizer(path) or _tokenizer(parent)
     # under the names that the base's files have
     return Source(path, weights, parent, read_config(parent), tokenizer, full, weights.adapter)
+
+
+def _parent(adapter: LoraAdapter, base_model: Path | None) -> Path:
+    """Return the model that an adapter is folded into.
+
+    That is ``base_model``, unless it has another vocabulary, as the text model without units has: then it is
+    the base that the adapter names itself.
+    """
+    own = Path(adapter.base_path)
+    if base_model is None:
+        if not own.is_dir():
+            text = (
+                f"the adapter {adapter.folder} was trained on {adapter.base_path!r}, no folder here: set base_model."
+            )
+            raise WeightsError(text)
+        return own
+    if own.is_dir() and own.resolve() != base_model.resolve():
+        sizes = [_vocabulary_size(read_config(folder)) for folder in (own, base_model)]
+        return own if sizes[0] != sizes[1] else base_model
+    return base_model
+
+
+def _vocabulary_size(config: Mapping[str, Any]) -> Any:
+    inner = config.get("text_config")
+    return (inner if isinstance(inner, Mapping) else config).get("vocab_size")
 
 
 def _checkpoint(path: Path, opened: dict[Path, Checkpoint]) -> Checkpoint:
