@@ -20,6 +20,7 @@ from slm_plugin.host.sampling import sampler_for
 from slm_plugin.host.surprise import SurpriseCallback
 from slm_plugin.records import StageRun
 from slm_plugin.training.optimizers import scale_rates
+from slm_plugin.weights.staging import staged, whole
 
 
 class EpochCallback(TrainerCallback):
@@ -190,6 +191,20 @@ def with_hooks(stock: Any) -> Any:
                     shared = key == "extra_loss" and self.accelerator.num_processes > 1
                     logs[key] = float(self.accelerator.reduce(mean, "mean") if shared else mean)
             super().log(logs, *args, **kwargs)
+
+        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+            if self.slm is None:
+                super()._save(output_dir, state_dict)
+                return
+            with staged(Path(output_dir or self.args.output_dir)) as partial:
+                super()._save(str(partial), state_dict)
+
+        def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            if self.slm is None:
+                super()._save_checkpoint(*args, **kwargs)
+                return
+            with whole(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"):
+                super()._save_checkpoint(*args, **kwargs)
 
         def save_state(self) -> None:
             # the host's workflow calls this once, after it saved the final model
