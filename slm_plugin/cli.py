@@ -15,6 +15,7 @@ from slm_plugin.errors import PipelineError, SlmError, suggest
 from slm_plugin.experts.command import experts
 from slm_plugin.infer.command import infer
 from slm_plugin.merge.command import merge_file
+from slm_plugin.prepare.command import prepare_corpus
 from slm_plugin.replay_synthesis.command import make_replay_app
 from slm_plugin.report.command import report
 from slm_plugin.text_decoder.command import extract_text
@@ -96,6 +97,7 @@ def make_app() -> typer.Typer:
     app.command("infer")(infer)
     app.command("merge")(merge_file)
     app.command("extract-text")(extract_text)
+    app.command("prepare")(prepare_corpus)
     app.command("report")(report)
     app.add_typer(make_replay_app(), name="replay")
     for entry in sorted(metadata.entry_points(group=COMMANDS), key=lambda found: found.name):

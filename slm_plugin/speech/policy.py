@@ -56,7 +56,8 @@ class AudioPolicy(Strict):
     """Recordings under 25 ms: ``empty`` gives no units, ``pad`` adds silence up to 25 ms."""
 
     trim_below_db: float | None = Field(default=None, lt=0)
-    """Cut silence at both ends that is quieter than this against the peak, in dB. Off: it breaks published alignments."""
+    """Cut silence at both ends, quieter than this against the peak, in dB. Off unless set: it breaks published
+    alignments."""
 
     max_seconds: float | None = Field(default=3600.0, gt=0)
     """Longest recording that is accepted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -47,7 +48,13 @@ def test_blocks_keep_all_text_and_all_units_and_their_sizes(
         assert len(segments) == max(1, math.ceil(len(pieces) / n_pieces)) if pieces or units else not segments
 
 
-WORDS = [Segment("Yes,", (1,)), Segment("the", (2, 3)), Segment("red", (4,)), Segment("dog.", (5,)), Segment("So", (6,))]
+WORDS = [
+    Segment("Yes,", (1,)),
+    Segment("the", (2, 3)),
+    Segment("red", (4,)),
+    Segment("dog.", (5,)),
+    Segment("So", (6,)),
+]
 
 
 def test_phrases_end_at_punctuation_at_silence_and_at_their_longest():
@@ -112,7 +119,7 @@ def test_every_word_is_kept_once_as_text_or_as_units(segments: list[Segment], sh
                 assert units[: len(spoken)] == spoken
                 units = units[len(spoken) :]
     assert not words
-    assert all(bool(a.text) != bool(b.text) for a, b in zip(spans, spans[1:], strict=False))
+    assert all(bool(a.text) != bool(b.text) for a, b in itertools.pairwise(spans))
 
 
 def test_the_share_of_words_kept_as_units_is_the_one_asked_for():
