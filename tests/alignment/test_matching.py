@@ -60,7 +60,9 @@ def test_every_word_gets_one_span_and_times_never_run_backwards(words: list[str]
 
 def test_another_text_is_refused_with_the_share_that_was_found():
     aligner = SourceAligner(Matched(min_matched=0.6))
-    with pytest.raises(AlignmentError, match="only 50% of the words of x are among its word times, fewer than the 60%"):
+    with pytest.raises(
+        AlignmentError, match="only 50% of the words of x are among its word times, fewer than the 60%"
+    ):
         aligner.align("x", None, 16_000, ["red", "dog"], spans("red"))
     with pytest.raises(AlignmentError, match="x has no word times"):
         aligner.align("x", None, 16_000, ["red", "dog"], [])

@@ -51,7 +51,7 @@ item []:
             xmax = 1.5
             text = "R"
 """
-SHORT = '''File type = "ooTextFile"
+SHORT = """File type = "ooTextFile"
 Object class = "TextGrid"
 
 0
@@ -69,7 +69,7 @@ Object class = "TextGrid"
 0.5
 1.5
 "dog"
-'''
+"""
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_recording_finds_its_file_anywhere_below_the_folder(folder: Path):
 
 
 def test_a_damaged_textgrid_and_a_missing_tier_are_said_by_name(folder: Path):
-    with pytest.raises(AlignmentError, match="has no tier 'word'. Did you mean 'words'"):
+    with pytest.raises(AlignmentError, match=r"has no tier 'word'\. Did you mean 'words'"):
         read_textgrid(folder / "84/121/84-121-0000.TextGrid", "word")
     (folder / "bad.TextGrid").write_text("nothing", encoding="utf-8")
     with pytest.raises(AlignmentError, match=r"bad\.TextGrid cannot be read"):
@@ -129,5 +129,7 @@ def test_a_ctm_file_holds_the_words_of_many_recordings(tmp_path: Path):
 def test_a_line_of_another_form_is_named_by_its_number(tmp_path: Path):
     path = tmp_path / "a.ctm"
     path.write_text("x 1 0.5 0.25 dog\nx one two\n", encoding="utf-8")
-    with pytest.raises(AlignmentError, match="line 2: must be `utterance channel start duration word`, got 'x one two'"):
+    with pytest.raises(
+        AlignmentError, match=r"line 2: must be `utterance channel start duration word`, got 'x one two'"
+    ):
         read_ctm(path)
