@@ -12,7 +12,7 @@ from typing import Any
 from slm_plugin.errors import DataError
 from slm_plugin.prepare.options import ENGINE_KEYS, PrepareOptions
 from slm_plugin.prepare.parts import Parts
-from slm_plugin.prepare.rows import about_shard
+from slm_plugin.prepare.rows import MARKS, about_shard
 
 PLAN = "plan.json"
 
@@ -57,6 +57,10 @@ class Job:
         """Return the file of a shard."""
         return self.options.folder / self.options.split / f"part-{shard:05d}.parquet"
 
+    def mark(self, shard: int) -> Path:
+        """Return the file that says that a shard is finished."""
+        return self.options.folder / MARKS / f"{shard:05d}.json"
+
     def items_of(self, shard: int) -> range:
         """Return the numbers of a shard's items."""
         size = self.options.shard_items
@@ -64,8 +68,12 @@ class Job:
 
     def finished(self, shard: int) -> bool:
         """Say whether a shard's file is there, whole, and of this plan."""
-        about = about_shard(self.path(shard))
-        return about is not None and about.get("plan") == self.digest
+        return self.about(shard) is not None
+
+    def about(self, shard: int) -> dict[str, Any] | None:
+        """Return what a finished shard was made from; None where it is not finished."""
+        found = about_shard(self.path(shard), self.mark(shard))
+        return found if found is not None and found.get("plan") == self.digest else None
 
 
 def make_job(options: PrepareOptions, parts: Parts) -> Job:

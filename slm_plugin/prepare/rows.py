@@ -17,10 +17,14 @@ import pyarrow.parquet as pq
 
 from slm_plugin.speech.protocol import Codec
 
-SHARD_KEY = b"slm_shard"
-"""Key of a file's schema metadata that says what the file was made from, and what was dropped."""
-
 CODEC_KEY = b"slm_codec"
+"""Key of a file's schema metadata that says whose units they are."""
+
+WORKING = ".work"
+"""Folder of files that are not finished; what a killed process leaves there is never read."""
+
+MARKS = "shards"
+"""Folder with a file per finished shard: what it was made from, how many rows it has, what was dropped."""
 
 
 def schema(kind: str, codec: Codec) -> pa.Schema:
@@ -51,41 +55,55 @@ def _speech_columns(prefix: str, unit: pa.DataType, folded: bool) -> dict[str, p
 
 
 def write_shard(
-    path: Path, rows: Sequence[Mapping[str, Any]], columns: pa.Schema, codec: Codec, about: Mapping[str, Any]
+    path: Path,
+    mark: Path,
+    rows: Sequence[Mapping[str, Any]],
+    columns: pa.Schema,
+    codec: Codec,
+    about: Mapping[str, Any],
 ) -> None:
-    """Write a file of rows under a temporary name beside the folder and move it into place.
+    """Write a file of rows, then the mark that it is finished; each appears whole or not at all.
 
     Args:
-        path: ``<data set>/<split>/part-00000.parquet``.
+        path: ``<data set>/<split>/part-00000.parquet``; no file is written where there are no rows, because
+            ``datasets`` cannot read one without.
+        mark: ``<data set>/shards/00000.json``.
         rows: The rows.
         columns: Their schema.
         codec: Written down with its fingerprint.
         about: What the file was made from and what was dropped.
     """
-    known = {
-        name: getattr(codec, name) for name in ("fingerprint", "n_units", "rate_hz", "sample_rate_hz", "folds_runs")
-    }
-    metadata = {CODEC_KEY: json.dumps(known), SHARD_KEY: json.dumps(about, ensure_ascii=False)}
-    table = pa.Table.from_pylist(list(rows), schema=columns).replace_schema_metadata(metadata)
-    working = path.parent.parent / WORKING
-    for folder in (path.parent, working):
+    names = ("fingerprint", "n_units", "rate_hz", "sample_rate_hz", "folds_runs")
+    known = {name: getattr(codec, name) for name in names}
+    working = mark.parent.parent / WORKING
+    for folder in (path.parent, mark.parent, working):
         folder.mkdir(parents=True, exist_ok=True)
     # several machines may share the folder, so a process number alone is not unique
-    temporary = working / f"{path.name}.{os.uname().nodename}.{os.getpid()}"
-    pq.write_table(table, temporary, compression="zstd", row_group_size=1000)
+    suffix = f"{os.uname().nodename}.{os.getpid()}"
+    if rows:
+        table = pa.Table.from_pylist(list(rows), schema=columns).replace_schema_metadata(
+            {CODEC_KEY: json.dumps(known)}
+        )
+        temporary = working / f"{path.name}.{suffix}"
+        pq.write_table(table, temporary, compression="zstd", row_group_size=1000)
+        _settle(temporary, path)
+    temporary = working / f"{mark.name}.{suffix}"
+    temporary.write_text(json.dumps({**about, "n_rows": len(rows)}, ensure_ascii=False) + "\n", encoding="utf-8")
+    _settle(temporary, mark)
+
+
+def _settle(temporary: Path, path: Path) -> None:
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
 
 
-WORKING = ".work"
-"""Folder of files that are not finished; what a killed process leaves there is never read."""
-
-
-def about_shard(path: Path) -> dict[str, Any] | None:
-    """Return what a finished file was made from; None where there is none or it cannot be read."""
+def about_shard(path: Path, mark: Path) -> dict[str, Any] | None:
+    """Return what a finished file was made from; None where it is not finished, or cannot be read."""
     try:
-        metadata = pq.read_schema(path).metadata or {}
-        return dict(json.loads(metadata[SHARD_KEY]))
-    except (OSError, pa.ArrowException, KeyError, ValueError):
+        about = dict(json.loads(mark.read_text(encoding="utf-8")))
+        if about["n_rows"] and pq.read_metadata(path).num_rows != about["n_rows"]:
+            return None
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError):
         return None
+    return about

@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 
 from slm_plugin.errors import DataError
 from slm_plugin.prepare.job import Job
-from slm_plugin.prepare.rows import about_shard
 from slm_plugin.prepare.worker import ROW_FLAGS
 from slm_plugin.speech.protocol import Codec
 
@@ -87,10 +86,12 @@ def count(job: Job, codec: Codec) -> Statistics:
     seconds: list[np.ndarray] = []
     scores: list[float] = []
     for shard in range(job.n_shards):
-        about = about_shard(job.path(shard))
+        about = job.about(shard)
         if about is None:
             raise DataError(f"{job.path(shard)} is missing; run the same command again.")
         found.dropped.extend({**row, "shard": shard} for row in about["dropped"])
+        if not about["n_rows"]:
+            continue
         table = pq.read_table(job.path(shard))
         found.n_rows += len(table)
         found.languages.update(filter(None, table["language"].to_pylist()))

@@ -100,7 +100,7 @@ class Worker:
                     dropped.append({"name": item.name, "reason": reason.reason, "message": str(reason)})
         about = {"plan": self._job.digest, "shard": shard, "n_items": len(numbers), "dropped": dropped}
         columns = schema(self._job.kind, self._parts.codec)
-        write_shard(self._job.path(shard), rows, columns, self._parts.codec, about)
+        write_shard(self._job.path(shard), self._job.mark(shard), rows, columns, self._parts.codec, about)
         return Outcome(shard, len(numbers), len(dropped))
 
     def _encoded(

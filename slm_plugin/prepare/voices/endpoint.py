@@ -6,9 +6,8 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 from pydantic import Field
 
 from slm_plugin.errors import AudioError, EngineError
@@ -16,6 +15,9 @@ from slm_plugin.hookspecs import hookimpl
 from slm_plugin.records import Utterance
 from slm_plugin.speech.audio import decode
 from slm_plugin.strict import Strict
+
+if TYPE_CHECKING:
+    import httpx
 
 RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 REFUSED_TEXT = frozenset({400, 413, 422})
@@ -69,6 +71,8 @@ class EndpointVoice:
     @contextmanager
     def session(self) -> Iterator[EndpointSpeaker]:
         """Open a connection and close it afterwards."""
+        import httpx
+
         key = os.environ.get(self._options.api_key_variable, "")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         with httpx.Client(headers=headers, timeout=self._options.timeout_seconds) as client:
@@ -98,6 +102,8 @@ class EndpointSpeaker:
         return Utterance(wave_NC.mean(1), rate_hz, text)
 
     def _ask(self, wish: dict[str, Any]) -> bytes:
+        import httpx
+
         url = self._options.url.rstrip("/") + "/audio/speech"
         reason = ""
         for attempt in range(self._options.attempts):
