@@ -31,7 +31,7 @@ class EspeakVoice:
         """Options of ``espeak``."""
 
         voice: str = "en-us"
-        """Voice of the answers; ``espeak-ng --voices`` lists them."""
+        """Voice of the answers, such as ``en-us``, ``en-gb-x-rp``, ``de`` or ``en-us+f2``."""
 
         question_voices: list[str] = Field(default=["en-us"], min_length=1)
         """Voices of the questions; each item has one of them."""
@@ -47,7 +47,11 @@ class EspeakVoice:
     def __init__(self, options: Options) -> None:
         self._options = options
         self.answers, self.questions = options.voice, options.question_voices
-        self.fingerprint = f"espeak-ng {Espeak().version.split('  ')[0]}"
+        espeak = Espeak()
+        for voice in dict.fromkeys([options.voice, *options.question_voices]):
+            # a name that is wrong is wrong for every text
+            espeak.say("", voice)
+        self.fingerprint = f"espeak-ng {espeak.version.split('  ')[0]}"
 
     @contextmanager
     def session(self) -> Iterator[EspeakSpeaker]:
