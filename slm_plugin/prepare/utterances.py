@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from slm_plugin.alignment.words import Words, split_words
 from slm_plugin.errors import AudioError, EngineError, SlmError
-from slm_plugin.prepare.corpora.protocol import ChatItem, Recording, SpokenItem
+from slm_plugin.prepare.corpora.protocol import ChatItem, SpokenItem
 from slm_plugin.prepare.voices.protocol import Speaker, Voice, asking
 from slm_plugin.records import Utterance, WordSpan
 from slm_plugin.speech import audio
@@ -49,22 +46,6 @@ class Ready:
     speaker: str
 
 
-def read_recording(recording: Recording) -> tuple[Any, int]:
-    """Return samples and rate of a recording in any of the forms that a corpus gives.
-
-    Raises:
-        AudioError: It cannot be read.
-    """
-    if isinstance(recording, Mapping):
-        if recording.get("array") is not None:
-            return np.asarray(recording["array"]), int(recording["sampling_rate"])
-        source = recording.get("bytes") or recording.get("path")
-        if not source:
-            raise AudioError("the row has neither the bytes nor the path of a recording.")
-        return audio.decode(source)
-    return audio.decode(recording)
-
-
 def spoken(item: SpokenItem, sample_rate_hz: int, policy: AudioPolicy) -> list[Ready]:
     """Return the utterance of a recording.
 
@@ -73,7 +54,7 @@ def spoken(item: SpokenItem, sample_rate_hz: int, policy: AudioPolicy) -> list[R
     """
     check_text(item.text)
     try:
-        wave, rate_hz = read_recording(item.audio)
+        wave, rate_hz = audio.read(item.audio)
         return [_ready(item.text, item.language, wave, rate_hz, item.words, item.speaker, sample_rate_hz, policy)]
     except AudioError as error:
         raise DroppedError("audio", str(error)) from None

@@ -6,7 +6,9 @@ Shapes: ``N`` samples, ``C`` channels.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from slm_plugin.errors import AudioError
 from slm_plugin.speech.policy import AudioPolicy, condition
 from slm_plugin.speech.resampling import resample
 
-__all__ = ["FORMATS", "decode", "prepare", "resample"]
+__all__ = ["FORMATS", "decode", "prepare", "read", "resample"]
 
 FORMATS = "wav, flac, ogg, opus or mp3"
 
@@ -58,6 +60,27 @@ def decode(
     if len(wave_NC) > limit:
         raise AudioError(f"{name} is longer than the limit of {max_seconds:g} seconds.")
     return wave_NC, rate_hz
+
+
+def read(recording: Any) -> tuple[np.ndarray, int]:
+    """Return samples and rate of a recording in any of the forms that data sets hold.
+
+    Args:
+        recording: A path, the bytes of a file, or audio of ``datasets``: ``{"bytes", "path"}`` or
+            ``{"array", "sampling_rate"}``.
+
+    Raises:
+        AudioError: It is of another form or cannot be read.
+    """
+    if isinstance(recording, Mapping):
+        if recording.get("array") is not None:
+            return np.asarray(recording["array"]), int(recording["sampling_rate"])
+        source = recording.get("bytes") or recording.get("path")
+        if source:
+            return decode(source)
+    if isinstance(recording, str | bytes | Path):
+        return decode(recording)
+    raise AudioError(f"a recording is a file, bytes, or samples with a rate, got {type(recording).__name__}.")
 
 
 def prepare(
