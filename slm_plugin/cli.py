@@ -11,10 +11,13 @@ import typer
 
 from slm_plugin import __version__
 from slm_plugin.adapters.command import export_check
+from slm_plugin.doctor.command import doctor
 from slm_plugin.errors import PipelineError, SlmError, suggest
 from slm_plugin.experts.command import experts
 from slm_plugin.infer.command import infer
+from slm_plugin.listen.command import units
 from slm_plugin.merge.command import merge_file
+from slm_plugin.prepare.command import prepare_corpus
 from slm_plugin.replay_synthesis.command import make_replay_app
 from slm_plugin.report.command import report
 from slm_plugin.speech.codec_command.app import make_codec_app
@@ -90,6 +93,7 @@ def make_app() -> typer.Typer:
             typer.echo(__version__)
             raise typer.Exit
 
+    app.command("doctor")(doctor)
     app.command("run")(run_pipeline)
     app.command("eval")(evaluate_step)
     app.command("export-check")(export_check)
@@ -97,8 +101,10 @@ def make_app() -> typer.Typer:
     app.command("infer")(infer)
     app.command("merge")(merge_file)
     app.command("extract-text")(extract_text)
+    app.command("prepare")(prepare_corpus)
     app.command("report")(report)
     app.add_typer(make_codec_app(), name="codec")
+    app.command("units")(units)
     app.add_typer(make_replay_app(), name="replay")
     for entry in sorted(metadata.entry_points(group=COMMANDS), key=lambda found: found.name):
         app.command(entry.name)(entry.load())

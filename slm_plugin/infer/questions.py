@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_plugin.data.rows import units as read_units
-from slm_plugin.errors import AudioError, DataError, suggest
+from slm_plugin.errors import DataError, suggest
 from slm_plugin.infer.options import SpokenData
 from slm_plugin.speech import audio
 from slm_plugin.speech.protocol import Codec
@@ -60,20 +60,5 @@ def question_units(row: Mapping[str, Any], data: SpokenData, codec: Codec) -> li
     """
     if data.units is not None:
         return list(read_units(row, data.units, codec.n_units))
-    recording = row[data.audio_column]
-    wave, rate_hz = _wave(recording)
+    wave, rate_hz = audio.read(row[data.audio_column])
     return list(codec.encode(audio.prepare(wave, rate_hz, codec.sample_rate_hz)).values)
-
-
-def _wave(recording: Any) -> tuple[Any, int]:
-    if isinstance(recording, Mapping):
-        if recording.get("array") is not None:
-            import numpy as np
-
-            return np.asarray(recording["array"], np.float32), int(recording["sampling_rate"])
-        source = recording.get("bytes") or recording.get("path")
-        if source:
-            return audio.decode(source)
-    if isinstance(recording, str | bytes):
-        return audio.decode(recording)
-    raise AudioError(f"a recording is a file, bytes, or samples with a rate, got {type(recording).__name__}.")

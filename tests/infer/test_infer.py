@@ -166,5 +166,5 @@ def test_a_fake_hub_gets_every_set_as_a_repository_of_its_own(folder):
     hub = FakeHub()
     assert push(Path("out"), ["one"], "anna", hub) == ["anna/one"]
     assert hub.uploads == [("anna/one", ["part-00000.parquet"])]
-    with pytest.raises(DataError, match="anna/one was not uploaded, the answers stay in out/one: 401"):
+    with pytest.raises(DataError, match="anna/one was not uploaded, what was made stays in out/one: 401"):
         push(Path("out"), ["one"], "anna", FakeHub(refuses=True))
