@@ -12,13 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from slm_serve.backends.protocol import FinishReason
-
-VOICES = (
-    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx"),
-    *("sage", "shimmer", "verse"),
-    "default",  # ours
-)
-"""Voice names; all of them are the codec's one speaker."""
+from slm_serve.interleave.form import Malformed
 
 UNSUPPORTED: Mapping[str, Any] = {
     "function_call": "none",
@@ -51,6 +45,14 @@ def _without_null(value: Any) -> Any:
 def _listed(value: Any) -> Any:
     """Content may be written as a plain string, which is one text part."""
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+def _voice_name(value: Any) -> Any:
+    return value["id"] if isinstance(value, dict) and set(value) == {"id"} else value
+
+
+def _mode_alone(value: Any) -> Any:
+    return {"mode": value} if isinstance(value, str) else value
 
 
 def _stops(value: Any) -> Any:
@@ -141,15 +143,25 @@ Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discri
 class AudioOutput(_Request):
     """How a spoken answer should be."""
 
-    format: Literal["wav", "mp3", "flac", "opus", "pcm16"]
-    voice: Any = "default"
-    """One of :data:`VOICES`, or ``{"id": one of them}``."""
+    format: Literal["wav", "mp3", "flac", "opus", "aac", "pcm16"]
+    voice: Annotated[str, BeforeValidator(_voice_name)] = "default"
+    """A name, or ``{"id": name}``: OpenAI's names, all the codec's default, or one of the codec's own."""
+
+
+class InterleaveRequest(_Request):
+    """Ours: which tokens the answer may consist of."""
+
+    mode: Literal["free", "text", "units", "ratio"] = "free"
+    """What the model pleases, words alone, speech units alone, or rounds of ``ratio``."""
+    ratio: Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(min_length=2, max_length=2)] | None = None
+    """Text tokens of a round and units that follow them."""
+    check: bool = True
+    """Whether a malformed spoken answer is ended; ``ignore_eos`` means false too."""
 
     @model_validator(mode="after")
-    def _known_voice(self) -> AudioOutput:
-        name = self.voice.get("id") if isinstance(self.voice, dict) else self.voice
-        if name not in VOICES:
-            raise ValueError(f"there is no voice {name!r}. Voices, all the same speaker: {', '.join(VOICES)}.")
+    def _agrees(self) -> InterleaveRequest:
+        if (self.mode == "ratio") != (self.ratio is not None):
+            raise ValueError('interleave.ratio is needed for mode "ratio", and only possible there.')
         return self
 
 
@@ -188,6 +200,8 @@ class ChatRequest(_Request):
     """Ours, as in vLLM."""
     ignore_eos: bool = False
     """Ours, as in vLLM."""
+    interleave: Annotated[InterleaveRequest, BeforeValidator(_mode_alone)] = InterleaveRequest()
+    """Ours. A mode may be written alone: ``"text"``."""
 
     @model_validator(mode="before")
     @classmethod
@@ -219,12 +233,14 @@ class ChatRequest(_Request):
 
 # ------------------------------------------------------------------------------------------ responses
 class Extension(BaseModel):
-    """Ours: what an answer to a spoken question says beside the answer."""
+    """Ours: what is to be told beside the answer."""
 
     heard: str | None = None
     """The question as the model heard it."""
     answer: str | None = None
     """The written answer that the spoken one follows, where the answer is spoken."""
+    malformed: Malformed | None = None
+    """Why a spoken answer was ended early (its ``finish_reason`` is then ``length``)."""
 
 
 class AudioAnswer(BaseModel):
@@ -244,7 +260,7 @@ class AnswerMessage(BaseModel):
     refusal: None = None
     audio: AudioAnswer | None = None
     slm: Extension | None = None
-    """Ours; present where the question was spoken."""
+    """Ours; present where the question was spoken, or the answer is malformed."""
 
 
 class Choice(BaseModel):
