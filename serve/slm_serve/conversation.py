@@ -69,10 +69,10 @@ async def prepare(service: Service, request: ChatRequest) -> Chat:
     for position, message in enumerate(request.messages):
         turns.append(await _turn(service, message, f"messages[{position}]"))
         # before the next recording is encoded for nothing
-        _room(card.context, sum(len(part.ids) for turn in turns for part in turn.parts if isinstance(part, Ids)))
+        room(card.context, sum(len(part.ids) for turn in turns for part in turn.parts if isinstance(part, Ids)))
     prompt = await service.in_worker(service.prompts.build, turns)
     wish = request.max_completion_tokens or request.max_tokens
-    limits = [limit for limit in (wish, _room(card.context, len(prompt))) if limit is not None]
+    limits = [limit for limit in (wish, room(card.context, len(prompt))) if limit is not None]
     params = SamplingParams(
         max_tokens=min(limits, default=DEFAULT_MAX_TOKENS),
         temperature=request.temperature,
@@ -106,12 +106,21 @@ async def prepare(service: Service, request: ChatRequest) -> Chat:
     )
 
 
-def _room(context: int | None, n_tokens: int) -> int | None:
-    """Return how many tokens a context has left; None where it is not known."""
+def room(context: int | None, n_tokens: int, param: str = "messages") -> int | None:
+    """Return how many tokens a context has left; None where it is not known.
+
+    Args:
+        context: Most tokens of prompt and answer together.
+        n_tokens: Of the prompt, as far as it is known.
+        param: What fills it, for messages.
+
+    Raises:
+        RequestError: Nothing is left.
+    """
     if context is not None and n_tokens >= context:
         raise RequestError(
-            f"the messages are {n_tokens} tokens or more, the model's context is {context}.",
-            "messages",
+            f"{param}: these are {n_tokens} tokens or more, the model's context is {context}.",
+            param,
             "context_length_exceeded",
         )
     return None if context is None else context - n_tokens

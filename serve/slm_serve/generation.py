@@ -74,17 +74,22 @@ class End:
 Event = Heard | Answer | Words | Sound | End
 
 
-async def generate(service: Service, job: Job) -> AsyncGenerator[Event, None]:
+async def generate(service: Service, job: Job, ids: list[int] | None = None) -> AsyncGenerator[Event, None]:
     """Generate an answer; closing the iterator ends the work in the engine and the vocoder.
 
     Words leave as they are made; sound follows them as it is ready.
+
+    Args:
+        service: What generates and speaks.
+        job: What to generate.
+        ids: Gets the ids of the answer as they come, for callers who may not see its end.
 
     Yields:
         Events; words among each other and sounds among each other are in the order of the answer, and
         ``End`` is the last.
     """
     news = asyncio.Event()
-    text = _Text(service, job)
+    text = _Text(service, job, [] if ids is None else ids)
     engine = Reader(service.backend.generate(job.prompt, job.params, job.model), news)
     speaker = service.vocoder.speaker(job.voice, news) if job.speech else None
     try:
@@ -120,7 +125,7 @@ async def generate(service: Service, job: Job) -> AsyncGenerator[Event, None]:
 class _Text:
     """Everything about an answer but its sound: what its ids mean, and whether it is over."""
 
-    def __init__(self, service: Service, job: Job) -> None:
+    def __init__(self, service: Service, job: Job, ids: list[int]) -> None:
         self._job = job
         self._splitter = Splitter(service.tokenizer, service.vocabulary)
         self._dropper = Dropper(job.constraint, service.vocabulary.is_unit, self._splitter.special)
@@ -130,7 +135,7 @@ class _Text:
         self._form = FormCheck(service.codec.rate_hz, words_first=not units_alone)
         self._malformed: Malformed | None = None
         self._is_unit = service.vocabulary.is_unit
-        self._ids: list[int] = []
+        self._ids = ids
         self._units: list[int] = []
         self._n_tokens, self._n_units = 0, 0
         self._stopped = False

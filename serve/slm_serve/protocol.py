@@ -47,7 +47,8 @@ def _listed(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
-def _voice_name(value: Any) -> Any:
+def voice_name(value: Any) -> Any:
+    """Take the name out of ``{"id": name}``."""
     return value["id"] if isinstance(value, dict) and set(value) == {"id"} else value
 
 
@@ -59,7 +60,9 @@ def _stops(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class _Request(BaseModel):
+class StrictRequest(BaseModel):
+    """A part of a request: unknown keys are refused, null means "not given"."""
+
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
@@ -71,14 +74,14 @@ class _Request(BaseModel):
 
 
 # ------------------------------------------------------------------------------------------- requests
-class TextPart(_Request):
+class TextPart(StrictRequest):
     """Written text."""
 
     type: Literal["text"]
     text: str
 
 
-class InputAudio(_Request):
+class InputAudio(StrictRequest):
     """A recording."""
 
     data: str
@@ -87,7 +90,7 @@ class InputAudio(_Request):
     """Ours: all but wav and mp3. pcm16 is bare samples, mono, 24 kHz; every other file says itself what it is."""
 
 
-class AudioPart(_Request):
+class AudioPart(StrictRequest):
     """Spoken input."""
 
     type: Literal["input_audio"]
@@ -98,21 +101,21 @@ Texts = Annotated[list[TextPart], BeforeValidator(_listed)]
 Parts = Annotated[list[Annotated[TextPart | AudioPart, Field(discriminator="type")]], BeforeValidator(_listed)]
 
 
-class SystemMessage(_Request):
+class SystemMessage(StrictRequest):
     """Instructions; ``developer`` is taken as ``system``."""
 
     role: Literal["system", "developer"]
     content: Texts
 
 
-class UserMessage(_Request):
+class UserMessage(StrictRequest):
     """What the user writes or says."""
 
     role: Literal["user"]
     content: Parts
 
 
-class AudioReference(_Request):
+class AudioReference(StrictRequest):
     """An earlier spoken answer of this server; further fields of the answer may be left in."""
 
     model_config = ConfigDict(extra="ignore")
@@ -120,7 +123,7 @@ class AudioReference(_Request):
     id: str
 
 
-class AssistantMessage(_Request):
+class AssistantMessage(StrictRequest):
     """An earlier answer: its text, or the id of its sound, which puts it back exactly."""
 
     role: Literal["assistant"]
@@ -140,15 +143,15 @@ class AssistantMessage(_Request):
 Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
 
 
-class AudioOutput(_Request):
+class AudioOutput(StrictRequest):
     """How a spoken answer should be."""
 
     format: Literal["wav", "mp3", "flac", "opus", "aac", "pcm16"]
-    voice: Annotated[str, BeforeValidator(_voice_name)] = "default"
+    voice: Annotated[str, BeforeValidator(voice_name)] = "default"
     """A name, or ``{"id": name}``: OpenAI's names, all the codec's default, or one of the codec's own."""
 
 
-class InterleaveRequest(_Request):
+class InterleaveRequest(StrictRequest):
     """Ours: which tokens the answer may consist of."""
 
     mode: Literal["free", "text", "units", "ratio"] = "free"
@@ -165,14 +168,14 @@ class InterleaveRequest(_Request):
         return self
 
 
-class StreamOptions(_Request):
+class StreamOptions(StrictRequest):
     """What a stream contains beside the answer."""
 
     include_usage: bool = False
     include_obfuscation: Literal[False] = False
 
 
-class ChatRequest(_Request):
+class ChatRequest(StrictRequest):
     """Body of ``POST /v1/chat/completions``."""
 
     model: str
@@ -202,13 +205,6 @@ class ChatRequest(_Request):
     """Ours, as in vLLM."""
     interleave: Annotated[InterleaveRequest, BeforeValidator(_mode_alone)] = InterleaveRequest()
     """Ours. A mode may be written alone: ``"text"``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _asks_for_nothing(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {k: v for k, v in value.items() if not (k in UNSUPPORTED and v == UNSUPPORTED[k])}
 
     @model_validator(mode="after")
     def _agrees(self) -> ChatRequest:

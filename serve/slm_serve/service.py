@@ -17,6 +17,7 @@ from slm_serve.prompt import PromptBuilder
 from slm_serve.voice import OPENAI_VOICES
 from slm_serve.workers.encoder import EncoderWorker
 from slm_serve.workers.vocoder import VocoderWorker
+from slm_serve.workers.voice_activity import VoiceActivityWorker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -65,6 +66,7 @@ class Service:
     Attributes:
         encoder: Turns recordings into units.
         vocoder: Turns units into sound.
+        voice_activity: Tells speech from silence.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Service:
         self.history = history or History()
         self.encoder = EncoderWorker(codec, workers)
         self.vocoder = VocoderWorker(codec, workers)
+        self.voice_activity = VoiceActivityWorker()
         # parsing and prompts have threads of their own, so that text never waits behind sound
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="slm-text")
         self._cards: dict[str, ModelCard] = {}
@@ -146,4 +149,5 @@ class Service:
         await self.backend.close()
         await self.encoder.close()
         await self.vocoder.close()
+        await self.voice_activity.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
