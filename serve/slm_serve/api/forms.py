@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from slm_serve.errors import RequestError
@@ -53,6 +53,13 @@ async def read_form(request: Request) -> Form:
         parsed = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
         raise RequestError(f"the form cannot be read ({error}).", code="invalid_form") from None
+    try:
+        return await _read(parsed)
+    finally:
+        await parsed.close()
+
+
+async def _read(parsed: FormData) -> Form:
     fields: dict[str, Any] = {}
     file: bytes | None = None
     for name, value in parsed.multi_items():
@@ -60,7 +67,6 @@ async def read_form(request: Request) -> Form:
             if name != "file":
                 raise RequestError(f"unknown parameter {name!r}: the recording is called 'file'.", name)
             file = await value.read()
-            await value.close()
         elif name.endswith("[]"):
             fields.setdefault(name.removesuffix("[]"), []).append(value)
         elif name in fields:
