@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from slm_serve import errors
-from slm_serve.api import chat, health, models
+from slm_serve.api import chat, health, models, realtime, speech, transcriptions
 from slm_serve.errors import RequestError, error_response
 from slm_serve.service import Service
 
@@ -32,7 +32,7 @@ def create_app(service: Service, api_keys: Sequence[str] = ()) -> FastAPI:
     app = FastAPI(title="slm_serve", lifespan=lifespan)
     app.state.service = service
     errors.install(app)
-    for route in (chat, models, health):
+    for route in (chat, speech, transcriptions, realtime, models, health):
         app.include_router(route.router)
     if api_keys:
         app.add_middleware(KeyCheck, api_keys=api_keys)

@@ -26,6 +26,7 @@ from slm_serve.loading import load_parts
 from slm_serve.service import Service
 
 _DRAIN_S = 5
+PROCESSOR = ("--logits-processors", "slm_serve.interleave.processor:InterleaveProcessor")
 
 
 def serve(
@@ -43,6 +44,13 @@ def serve(
     engine_log: Annotated[
         Path | None, typer.Option(help="File for vLLM's output; without it a temporary one.")
     ] = None,
+    interleave_processor: Annotated[
+        bool,
+        typer.Option(
+            help="Let the engine keep to interleave constraints itself, by a logits processor; without, tokens that"
+            " break one are dropped. A server of --vllm-url must have been started with that processor."
+        ),
+    ] = False,
     engine_argument: Annotated[
         list[str] | None, typer.Option(help="Further argument for vLLM, such as --engine-argument=--seed=1.")
     ] = None,
@@ -58,12 +66,20 @@ def serve(
         with listen(host, port) as listener:
             read_config(model)
             tokenizer, vocabulary, speech = load_parts(model, codec)
+
+            def make_app(backend: HttpBackend) -> FastAPI:
+                service = Service(tokenizer, vocabulary, speech, backend, codec)
+                if interleave_processor:
+                    backend.constrain(vocabulary, service.end_id)
+                return create_app(service, keys)
+
+            more = [*(engine_argument or []), *(PROCESSOR if interleave_processor else ())]
             asyncio.run(
                 _run(
                     listener,
                     host,
-                    lambda backend: create_app(Service(tokenizer, vocabulary, speech, backend, codec), keys),
-                    None if vllm_url else Engine(model, log, engine_argument or []),
+                    make_app,
+                    None if vllm_url else Engine(model, log, more),
                     vllm_url,
                 )
             )
@@ -175,7 +191,9 @@ class Gateway(uvicorn.Server):
 
     def __init__(self, app: FastAPI, listener: socket.socket, host: str) -> None:
         super().__init__(
-            uvicorn.Config(app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=_DRAIN_S)
+            uvicorn.Config(
+                app, log_level="warning", access_log=False, ws="websockets-sansio", timeout_graceful_shutdown=_DRAIN_S
+            )
         )
         name = f"[{host}]" if ":" in host else host
         self._address = f"http://{name}:{listener.getsockname()[1]}"

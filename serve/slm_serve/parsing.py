@@ -49,6 +49,15 @@ def parse_json(model: type[Model], body: bytes, unsupported: Mapping[str, Any]) 
         raise RequestError(f"the body is not JSON: {error}.", code="invalid_json") from None
     if not isinstance(raw, dict):
         raise RequestError("the body must be a JSON object.", code="invalid_json")
+    return parse_object(model, raw, unsupported)
+
+
+def parse_object(model: type[Model], raw: dict[str, Any], unsupported: Mapping[str, Any]) -> Model:
+    """Parse what JSON or a form gave; see :func:`parse_json`.
+
+    A known parameter that cannot be done is passed over where it asks for nothing.
+    """
+    raw = {key: value for key, value in raw.items() if key not in unsupported or value != unsupported[key]}
     try:
         return model.model_validate(raw)
     except ValidationError as error:

@@ -105,3 +105,62 @@ def decode_batch(codec: Codec, sequences: Sequence[Sequence[int]]) -> list[np.nd
     if isinstance(codec, BatchedCodec):
         return codec.decode_batch(sequences)
     return [codec.decode(units) for units in sequences]
+
+
+@runtime_checkable
+class BatchedStreams(Protocol):
+    """What a codec may answer besides :class:`Codec` where many streams at once are cheaper than one by one.
+
+    Use :func:`advance`, which works with every codec.
+    """
+
+    def advance(
+        self, streams: Sequence[SpeechStream], pushes: Sequence[Sequence[int]], last: Sequence[bool]
+    ) -> list[np.ndarray]:
+        """Push to each of several different streams, and finish those of which it is the last push.
+
+        Returns:
+            For each stream what its ``push``, followed by its ``finish`` where ``last``, gives.
+
+        Raises:
+            VocabularyError: A unit is outside ``[0, n_units)``.
+        """
+        ...
+
+
+@runtime_checkable
+class VoicedCodec(Protocol):
+    """What a codec with several speakers or languages answers besides :class:`Codec`.
+
+    Attributes:
+        voices: Names to choose from; the first is what ``stream()`` and ``decode`` speak with.
+    """
+
+    voices: Sequence[str]
+
+    def stream_as(self, voice: str) -> SpeechStream:
+        """Return a fresh streaming synthesiser that speaks with one of ``voices``."""
+        ...
+
+
+def advance(
+    codec: Codec, streams: Sequence[SpeechStream], pushes: Sequence[Sequence[int]], last: Sequence[bool]
+) -> list[np.ndarray]:
+    """Push to several streams of a codec: together where the codec can, else one by one.
+
+    Args:
+        codec: What the streams are of.
+        streams: Different streams.
+        pushes: Further units of each, possibly none.
+        last: Whether to finish each.
+
+    Raises:
+        VocabularyError: A unit is outside ``[0, n_units)``.
+    """
+    if isinstance(codec, BatchedStreams):
+        return codec.advance(streams, pushes, last)
+    waves = []
+    for stream, units, is_last in zip(streams, pushes, last, strict=True):
+        wave_N = stream.push(units)
+        waves.append(np.concatenate([wave_N, stream.finish()]) if is_last else wave_N)
+    return waves

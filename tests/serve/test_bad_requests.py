@@ -90,13 +90,13 @@ BAD = {
     "sound of no form": ({"modalities": ["text", "audio"]}, None, "audio (its format and voice) is required"),
     "a form for no sound": ({"audio": {"voice": "alloy", "format": "wav"}}, None, "modalities do not include"),
     "an unknown form of sound": (
-        {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "aac"}},
+        {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "aiff"}},
         "audio.format",
         "'mp3'",
     ),
     "an unknown voice": (
         {"modalities": ["text", "audio"], "audio": {"voice": "tenor", "format": "wav"}},
-        "audio",
+        "audio.voice",
         "no voice 'tenor'",
     ),
     "a streamed file": (

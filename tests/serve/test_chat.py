@@ -113,7 +113,9 @@ async def test_a_stream_without_usage_does_not_mention_it(gateway):
 
 
 async def test_a_stream_of_speech(gateway, question):
-    async with gateway(SPOKEN_ANSWER) as g:
+    # 1.2 seconds: more than a first chunk holds
+    long_answer = SPOKEN_ANSWER.replace("<|5|>", "<|5|><|6|>" * 30)
+    async with gateway(long_answer) as g:
         whole = await g.client.chat.completions.create(
             model="fake",
             messages=[question],
