@@ -92,7 +92,7 @@ class MelFrames:
 
     @cached_property
     def _bands_of_bins(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the bands with the largest weights of every bin and those weights, ``(B, F)`` each; the rest are 0."""
+        """Return the bands that reach every bin and their weights, ``(B, F)`` each, the largest first."""
         n_bands = int((self.spread > 0.0).sum(0).max())
         bands = np.argsort(-self.spread, axis=0, kind="stable")[:n_bands]
         return bands, np.take_along_axis(self.spread, bands, axis=0)
