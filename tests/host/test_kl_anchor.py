@@ -7,6 +7,7 @@ import json
 import pytest
 from safetensors.torch import load_file
 
+from contracts.conftest import on_two_processes  # noqa: F401
 from host.test_command_line import host
 from host.world import UNITS, train_config, under_zero
 from slm_plugin.errors import ConfigError
@@ -114,13 +115,21 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(slm, changes, tex
         (3, {"teacher": "base", "rows": "replayed"}, 0.3),
     ],
 )
-def test_zero_makes_the_same_update_as_one_process(zero, options, replay, units_base, data, run_host, tmp_path):
+def test_zero_makes_the_same_update_as_one_process(
+    zero,
+    options,
+    replay,
+    units_base,
+    data,
+    run_host,
+    on_two_processes,  # noqa: F811
+    tmp_path,
+):
     changes = {"optim": "sgd", "learning_rate": 0.05, "max_steps": 4, "disable_shuffling": True}
     one = config(units_base, data, tmp_path / "one", block(replay, **options), **changes)
     run_host(one)
     two = under_zero(zero, {**one, "output_dir": str(tmp_path / "two"), "per_device_train_batch_size": 2}, tmp_path)
-    done = host("train", two, tmp_path, FORCE_TORCHRUN="1", NPROC_PER_NODE="2")
-    assert done.returncode == 0, done.stderr[-3000:]
+    on_two_processes([two])
     assert furthest(weights(tmp_path / "one"), weights(tmp_path / "two")) <= 2e-6
 
 
