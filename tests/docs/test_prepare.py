@@ -33,7 +33,7 @@ def test_every_command_that_is_shown_is_accepted(page: str, root: Path, monkeypa
 
 def test_every_corpus_and_aligner_is_in_its_table_and_every_flag_is_named(page: str):
     registry = Registry.load(entry_points=False)
-    tables = {title: text for title, text in re.findall(r"## (.*?)\n(.*?)(?=\n## |\Z)", page, re.DOTALL)}
+    tables = dict(re.findall(r"## (.*?)\n(.*?)(?=\n## |\Z)", page, re.DOTALL))
     named = {title: set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) for title, text in tables.items()}
     assert named["What goes in"] == set(registry.corpora.names())
     assert named["Where word times come from"] == set(registry.aligners.names())
