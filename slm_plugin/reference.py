@@ -30,6 +30,8 @@ from slm_plugin.merge.mergekit_methods import NAMES as MERGEKIT_NAMES
 from slm_plugin.merge.plan import MergeBlock
 from slm_plugin.pipeline import plan
 from slm_plugin.plugins import Registry
+from slm_plugin.prepare import options as prepare_options
+from slm_plugin.speech.policy import AudioPolicy
 
 NOTE = "<!-- Written by `python -m slm_plugin.reference` from the code's docstrings; edit those. -->\n\n"
 
@@ -95,12 +97,29 @@ def infer_page() -> str:
     return "\n".join([head, *(_table(title, model) for title, model in models.items())])
 
 
+def prepare_page() -> str:
+    """Return the page of the keys of ``slm prepare``, and the options of everything that it can name."""
+    registry = Registry.load(entry_points=False)
+    head = (
+        f"# Keys of `slm prepare`\n\n{NOTE}`slm prepare [CONFIG.yaml] [key=value ...]` takes them from a file, its"
+        " arguments, or both. Unknown keys are refused.\n"
+    )
+    models: dict[str, type[BaseModel]] = {"top level": prepare_options.PrepareOptions}
+    models |= {"interleave": prepare_options.Interleave, "audio": AudioPolicy}
+    parts = [head, *(_table(title, model) for title, model in models.items())]
+    for key, catalogue in (("corpus", registry.corpora), ("align", registry.aligners), ("voice", registry.voices)):
+        for name in catalogue.names():
+            parts.append(_table(f"{name} ({key})", catalogue.get(name).Options, catalogue.get(name)))
+    return "\n".join(parts)
+
+
 PAGES = {
     "hooks.md": hooks_page,
     "slm-keys.md": keys_page,
     "pipeline-keys.md": pipeline_page,
     "experts-keys.md": experts_page,
     "infer-keys.md": infer_page,
+    "prepare-keys.md": prepare_page,
 }
 
 

@@ -40,7 +40,8 @@ class CtcAligner:
         """Options of ``ctc``."""
 
         model: str
-        """Folder, or name on the hub, of a ``Wav2Vec2ForCTC`` with its tokenizer and feature extractor."""
+        """Folder, or name on the hub, of a ``Wav2Vec2ForCTC`` with its tokenizer and feature extractor; its terms are
+        its own (those of MMS are CC BY-NC 4.0)."""
 
         device: str = "cpu"
         """Where it runs: ``cpu``, ``cuda``, ``cuda:1`` and so on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ def prepare_corpus(arguments: Arguments) -> None:
 
     from slm_plugin.plugins import Registry
     from slm_plugin.prepare import options as prepare_options
+    from slm_plugin.prepare.finish import CARD
     from slm_plugin.prepare.progress import Progress
     from slm_plugin.prepare.run import prepare
 
@@ -31,6 +33,8 @@ def prepare_corpus(arguments: Arguments) -> None:
         f"{options.folder}: {numbers['rows']} of {numbers['items']} items, {numbers['hours']:.2f} hours,"
         f" {numbers['units']} units{f'; dropped: {dropped}' if dropped else ''}"
     )
+    for what, terms in json.loads((options.folder / CARD).read_text(encoding="utf-8"))["licences"].items():
+        typer.echo(f"terms of the {what}: {terms}")
     if options.push_to_hub is not None:
         from huggingface_hub import HfApi
 

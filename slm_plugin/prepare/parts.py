@@ -48,11 +48,16 @@ class Parts:
         """Return whose terms hold for the data set, as far as they are known."""
         found = {
             "corpus": self.corpus.licence,
-            "codec": getattr(self.codec, "licence", ""),
+            "codec": "; ".join(_licences(self.codec)),
             "aligner": self.aligner.licence if self.aligner else "",
             "voice": self.voice.licence if self.voice else "",
         }
         return {what: text for what, text in found.items() if text}
+
+
+def _licences(codec: Codec) -> list[str]:
+    """Return the terms of a codec's weights, where it knows them: ``licences`` of itself or of its settings."""
+    return list(getattr(codec, "licences", None) or getattr(getattr(codec, "settings", None), "licences", []))
 
 
 def load_parts(options: PrepareOptions, registry: Registry) -> Parts:

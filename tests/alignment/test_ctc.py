@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from pathlib import Path
 
@@ -13,40 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alignment.recogniser import VOCABULARY, make_recogniser
 from slm_plugin.alignment.ctc import CtcAligner, viterbi
 from slm_plugin.alignment.letters import Letters
 from slm_plugin.errors import AlignmentError
 
-VOCABULARY = {"<pad>": 0, "<s>": 1, "</s>": 2, "<unk>": 3, "|": 4, "'": 5} | {
-    letter: 6 + number for number, letter in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
-}
-
 
 @pytest.fixture(scope="module")
 def recogniser(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Wav2Vec2ForCTC with the strides of the real ones, as ``save_pretrained`` lays it out."""
-    from transformers import Wav2Vec2Config, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC
-
-    folder = tmp_path_factory.mktemp("recogniser")
-    torch.manual_seed(0)
-    config = Wav2Vec2Config(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=48,
-        conv_dim=(16,) * 7,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=2,
-        vocab_size=len(VOCABULARY),
-        pad_token_id=0,
-        do_stable_layer_norm=True,
-        feat_extract_norm="layer",
-    )
-    Wav2Vec2ForCTC(config).save_pretrained(folder)
-    (folder / "vocab.json").write_text(json.dumps(VOCABULARY), encoding="utf-8")
-    Wav2Vec2CTCTokenizer(str(folder / "vocab.json")).save_pretrained(folder)
-    Wav2Vec2FeatureExtractor(do_normalize=True, sampling_rate=16_000).save_pretrained(folder)
-    return folder
+    return make_recogniser(tmp_path_factory.mktemp("recogniser"))
 
 
 def best_score(log_probabilities_TV: np.ndarray, targets: list[int], blank: int) -> float:

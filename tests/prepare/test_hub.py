@@ -24,7 +24,10 @@ def test_what_the_fake_hub_gets_is_a_data_set_that_loads(
     table = world.listed(tmp_path / "corpus", 3)
     arguments = ["name=set", f"output={tmp_path / 'out'}", "codec=tiny", f"corpus.table.path={table}"]
     command.prepare_corpus([*arguments, "push_to_hub=anna"])
-    assert "uploaded anna/set" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "3 of 3 items" in said
+    assert "terms of the corpus: not stated" in said
+    assert "uploaded anna/set" in said
     assert world.tree(tmp_path / "hub/anna/set") == world.tree(tmp_path / "out/set")
     found = datasets.load_dataset(str(tmp_path / "hub/anna/set"), split="train", cache_dir=str(tmp_path / "cache"))
     assert found["text"] == list(world.TEXTS[:3])

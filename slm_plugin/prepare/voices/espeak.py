@@ -21,7 +21,7 @@ from slm_plugin.strict import Strict
 
 
 class EspeakVoice:
-    """Speaks with espeak-ng, in a process of its own per shard.
+    """Speaks with espeak-ng (GPL-3, an extra), in a process of its own per shard.
 
     espeak-ng carries state from one text to the next that nothing resets; in a fresh process the same texts
     in the same order sound the same.
