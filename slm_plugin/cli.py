@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -69,9 +70,10 @@ def evaluate_step(
     if step not in found:
         raise PipelineError(f"{pipeline} has no evaluation step {step!r}. {suggest(step, found, 'Evaluations')}")
     wanted = found[step]
-    generator = load_generator(Path(wanted.model), Path(wanted.adapter) if wanted.adapter else None)
     skills = [(skill.skill, skill.probe, skill.options) for skill in loaded.skills]
-    scores = evaluate(generator, skills, registry)
+    adapter = Path(wanted.adapter) if wanted.adapter else None
+    with closing(load_generator(Path(wanted.model), adapter, loaded.engine)) as generator:
+        scores = evaluate(generator, skills, registry)
     results.write_scores(scores_path(Path(loaded.output), wanted.stage), scores)
     for skill, score in scores.items():
         notes = "".join(f", {name} {value:.3f}" for name, value in score.notes.items())

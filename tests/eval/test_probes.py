@@ -12,8 +12,8 @@ import pytest
 
 from slm_plugin.errors import CodecError, ConfigError, PipelineError, VocabularyError
 from slm_plugin.eval.evaluate import evaluate
-from slm_plugin.eval.probes.spoken_qa import split_answer
 from slm_plugin.eval.rows import read_rows
+from slm_plugin.eval.spoken import split_answer
 from slm_plugin.plugins import Registry
 from slm_plugin.records import Score
 from slm_plugin.vocabulary import UnitVocabulary, units_to_text

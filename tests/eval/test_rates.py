@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from slm_plugin.eval.rates import plain, share, word_error_rate
+from slm_plugin.eval.normalise import plain
+from slm_plugin.eval.rates import share, word_error_rate
 
 
 def test_a_share_has_the_standard_error_of_a_proportion() -> None:
