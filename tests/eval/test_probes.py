@@ -1,51 +1,25 @@
-"""The four probes, with a model that answers from a book."""
+"""Probes of the tiny world, with a model that answers from a book."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from eval.book import Book, score, write
 from slm_plugin.errors import CodecError, ConfigError, PipelineError, VocabularyError
 from slm_plugin.eval.evaluate import evaluate
 from slm_plugin.eval.rows import read_rows
 from slm_plugin.eval.spoken import split_answer
 from slm_plugin.plugins import Registry
-from slm_plugin.records import Score
 from slm_plugin.vocabulary import UnitVocabulary, units_to_text
-
-UNITS = UnitVocabulary(116, 100)
-
-
-class Book:
-    """A generator that looks its answers up and remembers what it was asked."""
-
-    def __init__(self, answer: Callable[[str], str], vocabulary: UnitVocabulary | None = UNITS) -> None:
-        self.vocabulary = vocabulary
-        self._answer = answer
-        self.asked: list[str] = []
-
-    def answer(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
-        self.asked += prompts
-        return [self._answer(prompt) for prompt in prompts]
 
 
 @pytest.fixture(scope="module")
 def data(root: Path) -> Path:
     return root / "examples" / "tiny" / "data"
-
-
-def score(registry: Registry, probe: str, generator: Book, **options: Any) -> Score:
-    return evaluate(generator, [("column", probe, options)], registry)["column"]
-
-
-def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
 
 
 def test_text_answers_must_match(registry: Registry, tmp_path: Path) -> None:
@@ -141,7 +115,7 @@ def test_missing_sections_are_empty(answer: str, sections: list[str]) -> None:
 
 
 def test_speech_without_a_judge_is_refused(registry: Registry, data: Path) -> None:
-    with pytest.raises(ConfigError, match="speech: true needs templates and codec"):
+    with pytest.raises(ConfigError, match="judged with a codec and with either templates or whisper"):
         score(registry, "spoken_qa", Book(str), data=str(data / "eval_sqa_heard.jsonl"), speech=True)
 
 

@@ -60,9 +60,8 @@ class InstructionFollowing:
         rows = self.options.rows()
         check = _checks(name for row in rows for name in _names(row))
         answers = generator.answer([text(row, "prompt") for row in rows], self.options.max_new_tokens)
-        found = [
-            check(_document(row, key), [answer]) for key, (row, answer) in enumerate(zip(rows, answers, strict=True))
-        ]
+        documents = [_document(row, key) for key, row in enumerate(rows)]
+        found = [check(document, [answer]) for document, answer in zip(documents, answers, strict=True)]
         rates = {
             "prompt_strict": share([one["prompt_level_strict_acc"] for one in found]),
             "prompt_loose": share([one["prompt_level_loose_acc"] for one in found]),

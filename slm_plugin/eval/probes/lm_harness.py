@@ -30,7 +30,7 @@ class LmHarness:
         """Folder with task files of your own, such as one with ``dataset_path: json`` over local data."""
 
         metric: str | None = None
-        """Which metric, as ``acc`` or with the harness's filter as ``exact_match,strict-match``; the first unless set."""
+        """Which metric: ``acc``, or with the harness's filter ``exact_match,strict-match``; the first unless set."""
 
         few_shot: int | None = Field(default=None, ge=0)
         """Solved examples in the prompt; as the task says unless set."""

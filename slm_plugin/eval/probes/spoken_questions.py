@@ -2,13 +2,12 @@
 
 It takes the sets that spoken question answering is published on as they are:
 
-| set | recording | question | right answers | split |
-|---|---|---|---|---|
-| ``fixie-ai/llama-questions`` | ``audio`` | ``question`` | ``answer``, a text | ``test`` |
-| ``fixie-ai/spoken-web-questions`` | ``audio`` | ``question`` | ``answers``, a list | ``test`` |
-| ``fixie-ai/trivia_qa-audio`` | ``question_audio`` | ``question`` | ``answer``, with ``value`` and ``aliases`` | ``validation`` |
+- ``fixie-ai/llama-questions``, split ``test``: ``audio``, ``question``, ``answer`` (a text);
+- ``fixie-ai/spoken-web-questions``, split ``test``: ``audio``, ``question``, ``answers`` (a list);
+- ``fixie-ai/trivia_qa-audio``, split ``validation``: ``question_audio``, ``question``, ``answer`` (``value`` and
+  ``aliases``).
 
-Source: the sets and the speech-to-text and speech-to-speech scores of arXiv 2505.17496, section 4.
+Source: the sets that the reference of arXiv 2505.17496 answers.
 """
 
 from __future__ import annotations

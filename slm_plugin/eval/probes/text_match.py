@@ -51,10 +51,8 @@ class TextMatch:
         expected = [right_answers(row, self.options.answer) for row in rows]
         answers = generator.answer(prompts, self.options.max_new_tokens)
         same = normaliser(self.options.normalise)
-        how = self.options.match
-        rate = share(
-            [matches(same(said), map(same, right), how) for said, right in zip(answers, expected, strict=True)]
-        )
+        pairs = zip(map(same, answers), expected, strict=True)
+        rate = share([matches(said, map(same, right), self.options.match) for said, right in pairs])
         shown = self.options.shown(zip(prompts, (right[0] for right in expected), answers, strict=True))
         return Score(skill, rate.value, rate.n, self.better, rate.standard_error, shown, items=rate.items)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -53,14 +53,15 @@ class TextSimilarity:
             PipelineError: sacrebleu is not installed.
         """
         try:
-            from sacrebleu.metrics import BLEU, CHRF
+            from sacrebleu.metrics.bleu import BLEU
+            from sacrebleu.metrics.chrf import CHRF
         except ImportError:
             raise PipelineError("the probe text_similarity needs sacrebleu; pip install 'slm-plugin[eval]'.") from None
         rows = self.options.rows()
         prompts = [text(row, self.options.prompt) for row in rows]
         expected = [right_answers(row, self.options.answer) for row in rows]
         answers = generator.answer(prompts, self.options.max_new_tokens)
-        metric = BLEU() if self.options.metric == "bleu" else CHRF()
+        metric: Any = BLEU() if self.options.metric == "bleu" else CHRF()
         # sacrebleu wants the first good answer of every row, then the second; None where a row has fewer
         most = max(map(len, expected))
         columns = [[good[place] if place < len(good) else None for good in expected] for place in range(most)]
