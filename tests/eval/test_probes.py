@@ -184,3 +184,24 @@ def test_perplexity_needs_probabilities_and_tokens_of_the_kind(registry: Registr
         score(registry, "perplexity", Book(lambda prompt: ""), data=file)
     with pytest.raises(PipelineError, match="no units token"):
         score(registry, "perplexity", Told(lambda prompt: "", None), data=file, modality="units")
+
+
+def test_errors_may_be_counted_in_characters(registry: Registry, tmp_path: Path) -> None:
+    rows = [{"discrete_unit": [1], "transcription": "Red dog."}, {"discrete_unit": [2], "transcription": "..."}]
+    book = Book(lambda prompt: "red dig")
+    options = {"data": write(tmp_path / "asr.jsonl", rows), "normalise": "punctuation", "errors_in": "characters"}
+    found = score(registry, "speech_recognition", book, **options)
+    # one of seven characters, one of two words; the second row says nothing and is not asked
+    assert (found.value, found.n, dict(found.notes)) == (1 / 7, 7, {"errors_per_word": 0.5})
+    assert len(book.asked) == 1
+
+
+def test_units_are_compared_with_those_of_a_recording(registry: Registry, tmp_path: Path) -> None:
+    rows = [{"transcription": "anna sings", "interleaf": "anna<|1|><|1|><|2|> sings<|3|>"}]
+    file = write(tmp_path / "tts.jsonl", rows)
+    book = Book(lambda prompt: "anna<|1|><|2|><|2|><|2|> sings<|4|>")
+    # folded 1 2 3 and 1 2 4: one of three; unfolded 1 1 2 3 and 1 2 2 2 4: two other units and one too many, of four
+    folded = score(registry, "unit_error", book, data=file)
+    assert (folded.value, folded.n, folded.better) == (1 / 3, 3, "lower")
+    assert score(registry, "unit_error", book, data=file, fold_runs=False).value == 3 / 4
+    assert score(registry, "unit_error", Book(lambda _: "only words"), data=file).value == 1.0

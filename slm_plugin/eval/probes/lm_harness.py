@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import random
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,20 +72,31 @@ class LmHarness:
             PluginError: There is no such task or metric.
             DataError: The task's data cannot be loaded, as without a network.
         """
-        try:
-            from lm_eval.tasks import TaskManager
-        except ImportError:
-            raise PipelineError("the probe lm_harness needs lm-eval; pip install 'slm-plugin[eval]'.") from None
+        if importlib.util.find_spec("lm_eval") is None:
+            raise PipelineError("the probe lm_harness needs lm-eval; pip install 'slm-plugin[eval]'.")
         if not isinstance(generator, WorksOnTokens):
             raise PipelineError(f"the probe lm_harness of {skill!r} needs a generator that works on token ids.")
-        manager = TaskManager(include_path=self.options.include)
-        if self.options.task not in manager.all_tasks:
-            known = suggest(self.options.task, manager.all_tasks, "Tasks").split(" Tasks: ")[0]
-            where = f" or in {self.options.include}" if self.options.include else "; include names a folder of others"
-            raise PluginError(f"lm-eval has no task {self.options.task!r}{where}. {known}")
-        with tempfile.TemporaryDirectory(prefix="slm-harness-") as folder:
+        if self.options.served is not None and self.options.served_model is None:
+            raise PipelineError("the probe lm_harness needs served_model, the name of the model at served.")
+        manager = self._manager()
+        with tempfile.TemporaryDirectory(prefix="slm-harness-") as folder, _own_random_numbers():
             results = self._evaluate(manager, generator, Path(folder))
         return self._score(skill, results)
+
+    def _manager(self) -> Any:
+        """Return the harness's index of tasks; its own thousands are looked at only where they are needed."""
+        from lm_eval.tasks import TaskManager
+
+        if self.options.include is not None:
+            own = TaskManager(include_path=self.options.include, include_defaults=False)
+            if self.options.task in own.all_tasks:
+                return own
+        manager = TaskManager(include_path=self.options.include)
+        if self.options.task not in manager.all_tasks:
+            known = suggest(self.options.task, manager.all_tasks, "Tasks").split("Tasks: ")[0]
+            where = f" or in {self.options.include}" if self.options.include else "; include names a folder of others"
+            raise PluginError(f"lm-eval has no task {self.options.task!r}{where}. {known}".rstrip())
+        return manager
 
     def _evaluate(self, manager: Any, generator: WorksOnTokens, folder: Path) -> Mapping[str, Any]:
         from lm_eval import simple_evaluate
@@ -97,10 +111,6 @@ class LmHarness:
                 task_manager=manager,
                 # the error is the harness's own, by formula where it has one
                 bootstrap_iters=1000,
-                # the generators of this process are its caller's
-                random_seed=None,
-                numpy_random_seed=None,
-                torch_random_seed=None,
             )
         except SlmError:
             raise
@@ -115,8 +125,6 @@ class LmHarness:
             from slm_plugin.eval.harness_model import HarnessModel
 
             return HarnessModel(generator, self.options.max_length)
-        if self.options.served_model is None:
-            raise PipelineError("the probe lm_harness needs served_model, the name of the model at served.")
         from lm_eval.models.openai_completions import LocalCompletionsAPI
 
         generator.tokenizer.save_pretrained(folder)
@@ -149,6 +157,22 @@ class LmHarness:
             [_example(found) for found in samples[: self.options.examples]],
             items=_items([found.get(name) for found in samples], value),
         )
+
+
+@contextmanager
+def _own_random_numbers() -> Iterator[None]:
+    """Keep the caller's random numbers from the harness, which seeds and draws as it likes."""
+    import numpy as np
+    import torch
+
+    ours, theirs = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(ours)
+            np.random.set_state(theirs)
 
 
 def _items(values: Sequence[Any], mean: float) -> tuple[tuple[float, float], ...]:
