@@ -35,6 +35,10 @@ PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="The
 def run_pipeline(
     pipeline: PipelineFile,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why, and stop.")] = False,
+    logs: Annotated[
+        bool | None,
+        typer.Option("--logs/--no-logs", help="Show the steps' logs as they are written; on a terminal unless told."),
+    ] = None,
 ) -> None:
     """Run the steps of a pipeline that are not finished and print its summary."""
     from rich.console import Console
@@ -49,7 +53,8 @@ def run_pipeline(
             what = f"run: {'; '.join(intention.reasons)}" if intention.reasons else "finished before"
             typer.echo(f"{intention.name}: {what}")
         return
-    with Progress(Console()) as progress:
+    console = Console()
+    with Progress(console, console.is_terminal if logs is None else logs) as progress:
         outcomes = runner.run(loaded, pipeline, progress)
     typer.echo("\n" + results.write_results(loaded, outcomes))
 

@@ -133,10 +133,11 @@ class _Job:
             found_answers = self._engine.generate(prompts, replace(self.sampling, seed=seed))
             for number, answer in zip(asked, found_answers, strict=True):
                 written[number] = answer
+        ours: dict[str, list[Any]] = {"question_units": questions, "error": errors, **self._columns(written)}
         kept = [name for name in batch[0] if name != column] if batch else []
-        columns: dict[str, list[Any]] = {name: [_plain(row[name]) for row in batch] for name in kept}
-        columns |= {"question_units": questions, "error": errors}
-        return columns | self._columns(written)
+        # a set may have columns of our names, such as the right answer in llama-questions
+        renamed = {name: f"given_{name}" if name in ours else name for name in kept}
+        return {renamed[name]: [_plain(row[name]) for row in batch] for name in kept} | ours
 
     def _columns(self, written: Sequence[Answer | None]) -> dict[str, list[Any]]:
         texts = [self.speaker.text(answer.ids) if answer is not None else "" for answer in written]
