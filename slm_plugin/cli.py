@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +35,10 @@ PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="The
 def run_pipeline(
     pipeline: PipelineFile,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why, and stop.")] = False,
+    logs: Annotated[
+        bool | None,
+        typer.Option("--logs/--no-logs", help="Show the steps' logs as they are written; on a terminal unless told."),
+    ] = None,
 ) -> None:
     """Run the steps of a pipeline that are not finished and print its summary."""
     from rich.console import Console
@@ -48,7 +53,8 @@ def run_pipeline(
             what = f"run: {'; '.join(intention.reasons)}" if intention.reasons else "finished before"
             typer.echo(f"{intention.name}: {what}")
         return
-    with Progress(Console()) as progress:
+    console = Console()
+    with Progress(console, console.is_terminal if logs is None else logs) as progress:
         outcomes = runner.run(loaded, pipeline, progress)
     typer.echo("\n" + results.write_results(loaded, outcomes))
 
@@ -69,9 +75,10 @@ def evaluate_step(
     if step not in found:
         raise PipelineError(f"{pipeline} has no evaluation step {step!r}. {suggest(step, found, 'Evaluations')}")
     wanted = found[step]
-    generator = load_generator(Path(wanted.model), Path(wanted.adapter) if wanted.adapter else None)
     skills = [(skill.skill, skill.probe, skill.options) for skill in loaded.skills]
-    scores = evaluate(generator, skills, registry)
+    adapter = Path(wanted.adapter) if wanted.adapter else None
+    with closing(load_generator(Path(wanted.model), adapter, loaded.engine)) as generator:
+        scores = evaluate(generator, skills, registry)
     results.write_scores(scores_path(Path(loaded.output), wanted.stage), scores)
     for skill, score in scores.items():
         notes = "".join(f", {name} {value:.3f}" for name, value in score.notes.items())

@@ -47,7 +47,12 @@ BUILT_INS = (
     "slm_plugin.eval.probes.text_match",
     "slm_plugin.eval.probes.speech_recognition",
     "slm_plugin.eval.probes.speech_synthesis",
+    "slm_plugin.eval.probes.unit_error",
     "slm_plugin.eval.probes.spoken_qa",
+    "slm_plugin.eval.probes.spoken_questions",
+    "slm_plugin.eval.probes.instruction_following",
+    "slm_plugin.eval.probes.text_similarity",
+    "slm_plugin.eval.probes.lm_harness",
     "slm_plugin.eval.probes.interleave_form",
     "slm_plugin.eval.probes.perplexity",
 )

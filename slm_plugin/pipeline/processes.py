@@ -46,11 +46,14 @@ class CommandChild:
         arguments: The command line.
         log: File for its output.
         environment: Variables beside the inherited ones.
+        inherited: File descriptors that it holds open too.
     """
 
     cpu_seconds: float | None = None
 
-    def __init__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, arguments: Sequence[str], log: Path, environment: Mapping[str, str], inherited: Sequence[int] = ()
+    ) -> None:
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 list(arguments),
@@ -59,6 +62,7 @@ class CommandChild:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
                 start_new_session=True,
+                pass_fds=inherited,
                 preexec_fn=_end_with_parent,
             )
 
@@ -82,9 +86,10 @@ class WarmHost:
     Args:
         log: File for the output of the importing process itself.
         environment: Variables beside the inherited ones; fixed for all commands.
+        inherited: File descriptors that it and every command hold open too.
     """
 
-    def __init__(self, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, log: Path, environment: Mapping[str, str], inherited: Sequence[int] = ()) -> None:
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "slm_plugin.host.warm"],
@@ -94,6 +99,7 @@ class WarmHost:
                 text=True,
                 env={**os.environ, **environment},
                 start_new_session=True,
+                pass_fds=inherited,
             )
         self._changed = threading.Condition()
         self._pids: dict[str, int] = {}
