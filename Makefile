@@ -54,9 +54,10 @@ check: setup ## style, types, layers, and generated docs that match the code
 	.venv/bin/python -m slm_plugin.reference --check
 	.venv/bin/python examples/recipes.py --check
 
-docs: setup ## write docs/reference and the recipes of examples from the code
+docs: setup ## write docs/reference and the recipes from the code, and build the site in build/site
 	.venv/bin/python -m slm_plugin.reference
 	.venv/bin/python examples/recipes.py
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 clean: ## remove the environment, caches, builds and the demo's results
 	rm -rf .venv .uv build dist htmlcov runs/demo .coverage .coverage.*

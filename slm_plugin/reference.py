@@ -1,7 +1,9 @@
 """Write the reference pages from the code: ``python -m slm_plugin.reference [--check] [folder]``.
 
 The hooks come from :mod:`slm_plugin.hookspecs`, the keys from the models of the ``slm:`` block and
-the options of the built-in mitigations and probes; their docstrings are the text.
+the options of the built-in mitigations and probes; their docstrings are the text. Commands, errors and
+metrics are in :mod:`slm_plugin.reference_code`; packages beside this one announce a page of their own
+under the entry-point group :data:`PAGES_OF_OTHERS`.
 """
 
 from __future__ import annotations
@@ -9,12 +11,12 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
-import re
 import sys
 import textwrap
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from pydantic.fields import FieldInfo
 
 from slm_plugin import hookspecs
 from slm_plugin.config import SlmBlock, UnitsConfig
+from slm_plugin.docstrings import markdown
 from slm_plugin.experts import plan as experts_plan
 from slm_plugin.infer import options as infer_options
 from slm_plugin.merge.mergekit_methods import NAMES as MERGEKIT_NAMES
@@ -32,6 +35,7 @@ from slm_plugin.pipeline import plan
 from slm_plugin.plugins import Registry
 from slm_plugin.prepare import options as prepare_options
 from slm_plugin.speech.policy import AudioPolicy
+from slm_plugin.reference_code import command_page, errors_page, metrics_page
 
 NOTE = "<!-- Written by `python -m slm_plugin.reference` from the code's docstrings; edit those. -->\n\n"
 
@@ -120,23 +124,19 @@ PAGES = {
     "experts-keys.md": experts_page,
     "infer-keys.md": infer_page,
     "prepare-keys.md": prepare_page,
+    "command-line.md": command_page,
+    "errors.md": errors_page,
+    "metrics.md": metrics_page,
 }
 
-
-def markdown(docstring: str) -> str:
-    """Turn a Google docstring with reStructuredText roles into Markdown."""
-    text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", inspect.cleandoc(docstring)).replace("``", "`")
-    text = re.sub(r"^(\S[^\n]*)::\n\n((?:    .*\n?|\n)+)", _code_block, text, flags=re.MULTILINE)
-    text = re.sub(r"^(Returns|Args|Raises|Attributes|Source):\n((?: {4}.*\n?)+)", _section, text, flags=re.MULTILINE)
-    return text.strip()
+PAGES_OF_OTHERS = "slm_plugin.reference"
+"""Entry-point group of further pages: the name is that of the file without its ending, the value makes the page."""
 
 
-def _code_block(match: re.Match[str]) -> str:
-    return f"{match[1]}:\n\n```\n{textwrap.dedent(match[2]).strip()}\n```\n\n"
-
-
-def _section(match: re.Match[str]) -> str:
-    return f"*{match[1]}:* {' '.join(textwrap.dedent(match[2]).split())}\n"
+def every_page() -> dict[str, Callable[[], str]]:
+    """Return what makes each page, by file name: those of this package, then those announced by others."""
+    found = sorted(metadata.entry_points(group=PAGES_OF_OTHERS), key=lambda entry: entry.name)
+    return PAGES | {f"{entry.name}.md": entry.load() for entry in found}
 
 
 def _without_title(docstring: str) -> str:
@@ -214,7 +214,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, fail where a page is out of date")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("docs/reference"), help="where the pages are")
     chosen = parser.parse_args(arguments)
-    pages = {chosen.folder / name: make() for name, make in PAGES.items()}
+    pages = {chosen.folder / name: make() for name, make in every_page().items()}
     outdated = [path for path, text in pages.items() if not path.is_file() or path.read_text("utf-8") != text]
     if chosen.check:
         for path in outdated:

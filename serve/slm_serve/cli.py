@@ -52,7 +52,7 @@ def serve(
         ),
     ] = False,
     engine_argument: Annotated[
-        list[str] | None, typer.Option(help="Further argument for vLLM, such as --engine-argument=--seed=1.")
+        list[str] | None, typer.Option(help="Further argument for vLLM, such as --seed=1; give it again for more.")
     ] = None,
 ) -> None:
     """Serve a speech model through OpenAI's HTTP API.
