@@ -34,8 +34,8 @@ from slm_plugin.merge.plan import MergeBlock
 from slm_plugin.pipeline import plan
 from slm_plugin.plugins import Registry
 from slm_plugin.prepare import options as prepare_options
-from slm_plugin.speech.policy import AudioPolicy
 from slm_plugin.reference_code import command_page, errors_page, metrics_page
+from slm_plugin.speech.policy import AudioPolicy
 
 NOTE = "<!-- Written by `python -m slm_plugin.reference` from the code's docstrings; edit those. -->\n\n"
 

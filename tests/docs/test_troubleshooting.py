@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
+from slm_serve.encoder import units_of
 
 from slm_plugin import card
 from slm_plugin.adapters.check import require_same_fingerprint
@@ -31,7 +32,6 @@ from slm_plugin.speech import audio
 from slm_plugin.speech.codecs import load_codec
 from slm_plugin.vocabulary import UnitVocabulary
 from slm_serve import cli, engine
-from slm_serve.encoder import units_of
 from slm_serve.fakes import FakeCodec
 from slm_serve.parsing import parse_json
 from slm_serve.protocol import UNSUPPORTED, ChatRequest
