@@ -52,10 +52,12 @@ check: setup ## style, types, layers, and generated docs that match the code
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/python -m slm_plugin.reference --check
+	.venv/bin/python -m slm_serve.conformance.page --check
 	.venv/bin/python examples/recipes.py --check
 
 docs: setup ## write docs/reference and the recipes of examples from the code
 	.venv/bin/python -m slm_plugin.reference
+	.venv/bin/python -m slm_serve.conformance.page
 	.venv/bin/python examples/recipes.py
 
 clean: ## remove the environment, caches, builds and the demo's results
