@@ -104,6 +104,9 @@ class Together(FakeCodec):
         ends = [stream.finish() if end else np.zeros(0) for stream, end in zip(streams, last, strict=True)]
         return [np.concatenate(both) for both in zip(waves, ends, strict=True)]
 
+    def has_voice(self, voice):
+        return voice in self.voices
+
     def stream_as(self, voice):
         stream = self.stream()
         if voice == "loud":
