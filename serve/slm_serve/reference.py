@@ -8,8 +8,9 @@ from typing import Any, cast
 from slm_plugin.docstrings import markdown
 from slm_plugin.reference_code import NOTE
 from slm_serve.app import create_app
-from slm_serve.protocol import UNSUPPORTED, VOICES
+from slm_serve.protocol import UNSUPPORTED
 from slm_serve.service import Service
+from slm_serve.voice import OPENAI_VOICES
 
 JSON = "application/json"
 
@@ -28,11 +29,11 @@ def http_page() -> str:
         for method, route in methods.items():
             parts += _route(document, f"{method.upper()} {path}", route)
     unsupported = ", ".join(f"`{name}`" for name in UNSUPPORTED)
-    voices = ", ".join(f"`{name}`" for name in VOICES)
+    voices = ", ".join(f"`{name}`" for name in OPENAI_VOICES)
     parts += [
         "## Parameters that are refused\n\nKnown from OpenAI's API, not supported here unless they ask for nothing:"
         f" {unsupported}.\n",
-        f"## Voices\n\n{voices}. All of them are the codec's one speaker.\n",
+        f"## Voices\n\n{voices} are the codec's default speaker; a codec with speakers of its own offers those by name, too.\n",
         "## Errors\n\nEvery error has the body"
         ' `{"error": {"message": ..., "type": ..., "param": ..., "code": ...}}`. A request that cannot be answered as'
         " it stands is status 400 (401 for a wrong key, 404 for an unknown model, 413 for a body that is too large),"

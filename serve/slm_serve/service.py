@@ -136,10 +136,10 @@ class Service:
         Raises:
             RequestError: There is no such voice.
         """
-        if isinstance(self.codec, VoicedCodec) and asked in self.codec.voices:
-            return asked
         if asked in OPENAI_VOICES:
             return None
+        if isinstance(self.codec, VoicedCodec) and self.codec.has_voice(asked):
+            return asked
         what = "all but OpenAI's names are the codec's" if len(self.voices) > len(OPENAI_VOICES) else "all the same"
         text = f"there is no voice {asked!r}. Voices ({what}): {', '.join(self.voices)}."
         raise RequestError(text, param, "invalid_value")

@@ -186,6 +186,33 @@ class HubertKmeansCodec:
 
         return VocoderStream(self._speak())
 
+    @property
+    def voices(self) -> list[str]:
+        """Languages of the vocoder; ``LANGUAGE-NUMBER``, such as ``eng-11``, is a certain speaker of one."""
+        return [] if self.settings.vocoder is None else list(self.settings.vocoder.voices.languages)
+
+    def has_voice(self, voice: str) -> bool:
+        """Tell whether :meth:`stream_as` knows a voice."""
+        from slm_plugin.speech.vocoder.voices import named_voice
+
+        try:
+            return self.settings.vocoder is not None and named_voice(self.settings.vocoder, voice) is not None
+        except CodecError:
+            return False
+
+    def stream_as(self, voice: str) -> SpeechStream:
+        """Return a fresh streaming synthesiser with another voice; the weights are shared.
+
+        Raises:
+            CodecError: The vocoder has no such voice, or there is none.
+        """
+        from slm_plugin.speech.vocoder.stream import VocoderStream
+        from slm_plugin.speech.vocoder.synthesis import Synthesiser
+        from slm_plugin.speech.vocoder.voices import named_voice
+
+        wanted, speaker = named_voice(self._vocoder_settings(), voice), self._speak()
+        return VocoderStream(Synthesiser(wanted, speaker.network, speaker.predict_durations))
+
     def save(self, folder: Path) -> None:
         """Write the codec to a folder that ``load_codec`` reads."""
         with whole_folder(folder) as partial:

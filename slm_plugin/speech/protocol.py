@@ -133,13 +133,20 @@ class VoicedCodec(Protocol):
     """What a codec with several speakers or languages answers besides :class:`Codec`.
 
     Attributes:
-        voices: Names to choose from; the first is what ``stream()`` and ``decode`` speak with.
+        voices: Names worth listing; others may be known too.
     """
 
-    voices: Sequence[str]
+    @property
+    def voices(self) -> Sequence[str]:
+        """Return the names."""
+        ...
+
+    def has_voice(self, voice: str) -> bool:
+        """Tell whether a name is known, listed or not."""
+        ...
 
     def stream_as(self, voice: str) -> SpeechStream:
-        """Return a fresh streaming synthesiser that speaks with one of ``voices``."""
+        """Return a fresh streaming synthesiser that speaks with a voice that is known."""
         ...
 
 

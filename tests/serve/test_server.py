@@ -13,6 +13,7 @@ from slm_serve.errors import RequestError
 from slm_serve.fakes import FakeCodec
 from slm_serve.history import History
 from slm_serve.service import bind_units
+from slm_serve.voice import OPENAI_VOICES
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +49,7 @@ async def test_models_are_the_engines_with_the_codec(gateway):
             "codec_fingerprint": "fake00000000",
             "n_units": 50,
             "rate_hz": 50.0,
+            "voices": list(OPENAI_VOICES),
         }
         assert await g.client.models.retrieve("fake") == model
         with pytest.raises(openai.NotFoundError):

@@ -18,7 +18,7 @@ from slm_plugin.speech.features.network import fit_names, network_config
 from slm_plugin.speech.features.settings import FeatureSettings
 from slm_plugin.speech.hubert_kmeans import HubertKmeansCodec, HubertKmeansSettings
 from slm_plugin.speech.parts import CENTROIDS, ENCODER, VOCODER, PartsInMemory, digest
-from slm_plugin.speech.protocol import BatchedCodec, decode_batch, encode_batch
+from slm_plugin.speech.protocol import BatchedCodec, VoicedCodec, decode_batch, encode_batch
 from slm_plugin.speech.vocoder.settings import VocoderSettings, VocoderShape
 from slm_plugin.speech.vocoder.voices import seamless_voices
 from speech_models import LAYER, N_UNITS, centroids, speech_network, vocoder_network, wave
@@ -137,6 +137,35 @@ def test_another_voice_is_another_sound_of_the_same_units(codec: HubertKmeansCod
     np.testing.assert_array_equal(codec.with_voice(speaker=10).decode([1, 2, 3]), codec.decode([1, 2, 3]))
     with pytest.raises(CodecError, match="no speaker 999"):
         codec.with_voice(speaker=999)
+
+
+def test_voices_are_chosen_by_language_and_speaker(codec: HubertKmeansCodec) -> None:
+    assert isinstance(codec, VoicedCodec)
+    assert {"eng", "deu"} <= set(codec.voices)
+    known = {name: codec.has_voice(name) for name in ("deu", "eng-11", "eng-999", "eng-", "eng-x", "xyz", "")}
+    assert known == {
+        "deu": True,
+        "eng-11": True,
+        "eng-999": False,
+        "eng-": False,
+        "eng-x": False,
+        "xyz": False,
+        "": False,
+    }
+
+    def say(voice: str) -> np.ndarray:
+        stream = codec.stream_as(voice)
+        return np.concatenate([stream.push([1, 2, 3]), stream.finish()])
+
+    np.testing.assert_allclose(say("deu"), codec.with_voice("deu").decode([1, 2, 3]), atol=1e-5)
+    # 10 is the English -1, and the default
+    np.testing.assert_allclose(say("eng-10"), codec.decode([1, 2, 3]), atol=1e-5)
+    np.testing.assert_allclose(say("eng-11"), codec.with_voice(speaker=11).decode([1, 2, 3]), atol=1e-5)
+    assert np.abs(say("eng-11") - say("eng")).max() > 1e-3
+    with pytest.raises(CodecError, match="no speaker 999"):
+        codec.stream_as("eng-999")
+    assert make(speaks=False).voices == []
+    assert not make(speaks=False).has_voice("eng")
 
 
 def test_a_saved_codec_is_the_same_codec(codec: HubertKmeansCodec, folder: Path) -> None:

@@ -24,6 +24,7 @@ from slm_serve.service import Service
 
 _NOT_DONE: Mapping[str, Any] = {
     "include": [],
+    "input": None,
     "noise_reduction": None,
     "parallel_tool_calls": None,
     "prompt": None,

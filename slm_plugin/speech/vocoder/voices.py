@@ -45,3 +45,23 @@ def voice_numbers(settings: VocoderSettings) -> tuple[int, int]:
     if not 0 <= speaker < shape.n_speakers:
         raise CodecError(f"the vocoder has no speaker {speaker}; its speakers are 0..{shape.n_speakers - 1}.")
     return language, speaker
+
+
+def named_voice(settings: VocoderSettings, name: str) -> VocoderSettings:
+    """Return the settings with the voice of a name.
+
+    Args:
+        settings: Of a vocoder.
+        name: A language, which means its first speaker, or ``LANGUAGE-NUMBER``, such as ``eng-11``.
+
+    Raises:
+        CodecError: The vocoder has no such voice.
+    """
+    language, dash, number = name.partition("-")
+    if dash and not (number.isascii() and number.isdigit()):
+        raise CodecError(f"{name!r} is no voice; write a language and the number of a speaker, such as 'eng-11'.")
+    wanted = settings.model_copy(update={"language": language, "speaker": int(number) if dash else -1})
+    if language not in settings.voices.languages:
+        raise CodecError(f"the vocoder does not speak {language!r}. {suggest(language, settings.voices.languages)}")
+    voice_numbers(wanted)
+    return wanted
