@@ -33,7 +33,8 @@ def http_page() -> str:
     parts += [
         "## Parameters that are refused\n\nKnown from OpenAI's API, not supported here unless they ask for nothing:"
         f" {unsupported}.\n",
-        f"## Voices\n\n{voices} are the codec's default speaker; a codec with speakers of its own offers those by name, too.\n",
+        f"## Voices\n\n{voices} are the codec's default speaker; a codec with speakers of its own offers those by"
+        " name, too.\n",
         "## Errors\n\nEvery error has the body"
         ' `{"error": {"message": ..., "type": ..., "param": ..., "code": ...}}`. A request that cannot be answered as'
         " it stands is status 400 (401 for a wrong key, 404 for an unknown model, 413 for a body that is too large),"
