@@ -32,7 +32,8 @@ def test_zero_trains_to_the_same_weights_as_one_plain_process(
 ):
     run_host(train_config(units_base, data, tmp_path / "asr", max_steps=6))
     made = {}
-    for name, block in BLOCKS.items():
+    # an adapter's frozen parts are not saved under ZeRO-3: refused
+    for name, block in [item for item in BLOCKS.items() if (zero, item[0]) != (3, "train_only")]:
         slm = {"stage": "tts", "units": {"count": UNITS}, **block}
         start = {"adapter_name_or_path": str(tmp_path / "asr")} if name == "lora_scale" else {}
         one = train_config(units_base, data, tmp_path / f"{name}1", "tts", slm=slm, **LINEAR, **start)
@@ -46,7 +47,7 @@ def test_zero_trains_to_the_same_weights_as_one_plain_process(
             for name, one in made.items()
         ]
     )
-    for name in BLOCKS:
+    for name in made:
         written, expected = card.read(tmp_path / f"{name}2"), card.read(tmp_path / f"{name}1")
         assert written["replay"] == expected["replay"]
         assert written.get("lora_scale") == expected.get("lora_scale")
