@@ -186,6 +186,16 @@ class HubertKmeansCodec:
 
         return VocoderStream(self._speak())
 
+    def advance(
+        self, streams: Sequence[SpeechStream], pushes: Sequence[Sequence[int]], last: Sequence[bool]
+    ) -> list[np.ndarray]:
+        """Push to several streams of this codec at once; see :func:`slm_plugin.speech.protocol.advance`."""
+        from slm_plugin.speech.vocoder.stream import VocoderStream, advance
+
+        own = [stream for stream in streams if isinstance(stream, VocoderStream)]
+        assert len(own) == len(streams), "a stream of another codec"
+        return advance(own, pushes, last)
+
     @property
     def voices(self) -> list[str]:
         """Languages of the vocoder; ``LANGUAGE-NUMBER``, such as ``eng-11``, is a certain speaker of one."""

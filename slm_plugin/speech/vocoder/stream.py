@@ -38,6 +38,8 @@ class VocoderStream:
         self._frames: list[int] = []
         self._first = 0
         self._spoken = 0
+        # frames in front of the first that is spoken next, and how many are
+        self._due = (0, 0)
 
     def push(self, units: Sequence[int]) -> np.ndarray:
         """Take further units and return the samples that are final now, possibly none.
@@ -45,20 +47,55 @@ class VocoderStream:
         Raises:
             VocabularyError: A unit is outside ``[0, n_units)``; nothing of this push was taken.
         """
-        values = [int(unit) for unit in units]
-        check_range(values, self._synthesiser.settings.shape.n_units)
-        self._units += values
-        self._time(len(self._units) - self._synthesiser.duration_reach)
-        n_final = self._end - self._lookahead - self._spoken
-        if n_final < self._block:
-            return np.zeros(0, np.float32)
-        self._block = min(2 * self._block, self._synthesiser.settings.last_block)
-        return self._speak(n_final)
+        return self._speak(self.take(units, last=False))
 
     def finish(self) -> np.ndarray:
         """Return the remaining samples; the stream is used up afterwards."""
-        self._time(len(self._units))
-        return self._speak(self._end - self._spoken)
+        return self._speak(self.take((), last=True))
+
+    @property
+    def synthesiser(self) -> Synthesiser:
+        """The vocoder with its voice."""
+        return self._synthesiser
+
+    def take(self, units: Sequence[int], last: bool) -> list[int]:
+        """Take further units; return the frames whose wave :meth:`give` needs to speak on, possibly none.
+
+        Args:
+            units: What comes next.
+            last: Whether nothing comes behind it.
+
+        Raises:
+            VocabularyError: A unit is outside ``[0, n_units)``; nothing was taken.
+        """
+        values = [int(unit) for unit in units]
+        check_range(values, self._synthesiser.settings.shape.n_units)
+        self._units += values
+        n_unsure = 0 if last else self._synthesiser.duration_reach
+        self._time(len(self._units) - n_unsure)
+        n_final = self._end - (0 if last else self._lookahead) - self._spoken
+        if n_final < (1 if last else self._block):
+            self._due = (0, 0)
+            return []
+        if not last:
+            self._block = min(2 * self._block, self._synthesiser.settings.last_block)
+        end = self._spoken + n_final
+        seen_first = max(0, self._spoken - self._left)
+        seen_end = min(self._end, end + self._synthesiser.reach.right)
+        self._due = (self._spoken - seen_first, n_final)
+        return self._frames[seen_first - self._first : seen_end - self._first]
+
+    def give(self, wave_N: np.ndarray) -> np.ndarray:
+        """Return the samples that are final, given the wave of the frames that :meth:`take` returned."""
+        n_before, n_frames = self._due
+        self._due = (0, 0)
+        hop = self._synthesiser.hop
+        part = wave_N[n_before * hop : (n_before + n_frames) * hop]
+        self._spoken += n_frames
+        kept_from = max(0, self._spoken - self._left)
+        self._frames = self._frames[kept_from - self._first :]
+        self._first = kept_from
+        return part
 
     @property
     def _end(self) -> int:
@@ -76,16 +113,30 @@ class VocoderStream:
         self._units = self._units[passed:]
         self._n_timed = n_known - passed
 
-    def _speak(self, n_frames: int) -> np.ndarray:
-        """Return the samples of the next frames."""
-        end = self._spoken + n_frames
-        seen_first = max(0, self._spoken - self._left)
-        seen_end = min(self._end, end + self._synthesiser.reach.right)
-        wave = self._synthesiser.wave_of_frames(self._frames[seen_first - self._first : seen_end - self._first])
-        hop = self._synthesiser.hop
-        part = wave[(self._spoken - seen_first) * hop : (end - seen_first) * hop]
-        self._spoken = end
-        kept_from = max(0, end - self._left)
-        self._frames = self._frames[kept_from - self._first :]
-        self._first = kept_from
-        return part
+    def _speak(self, frames: list[int]) -> np.ndarray:
+        return self.give(self._synthesiser.wave_of_frames(frames)) if frames else np.zeros(0, np.float32)
+
+
+def advance(
+    streams: Sequence[VocoderStream], pushes: Sequence[Sequence[int]], last: Sequence[bool]
+) -> list[np.ndarray]:
+    """Move several streams on, those of one voice together; see :func:`slm_plugin.speech.protocol.advance`.
+
+    Raises:
+        VocabularyError: A unit is outside ``[0, n_units)``; nothing was taken.
+    """
+    for stream, units in zip(streams, pushes, strict=True):
+        check_range([int(unit) for unit in units], stream.synthesiser.settings.shape.n_units)
+    framed = [stream.take(units, end) for stream, units, end in zip(streams, pushes, last, strict=True)]
+    # a voice may have several synthesisers, which share their network
+    voices: dict[tuple[str, int], list[int]] = {}
+    for number, stream in enumerate(streams):
+        if framed[number]:
+            settings = stream.synthesiser.settings
+            voices.setdefault((settings.language, settings.speaker), []).append(number)
+    parts = [np.zeros(0, np.float32)] * len(streams)
+    for numbers in voices.values():
+        waves = streams[numbers[0]].synthesiser.waves_of_frames([framed[number] for number in numbers])
+        for number, wave_N in zip(numbers, waves, strict=True):
+            parts[number] = streams[number].give(wave_N)
+    return parts

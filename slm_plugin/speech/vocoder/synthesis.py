@@ -82,7 +82,10 @@ class Synthesiser:
 
     def waves(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
         """Return the wave of each unit sequence, as ``wave`` does within 1e-5, similar lengths together."""
-        framed = [self.frames(units) for units in sequences]
+        return self.waves_of_frames([self.frames(units) for units in sequences])
+
+    def waves_of_frames(self, framed: Sequence[Sequence[int]]) -> list[np.ndarray]:
+        """Return the wave of each sequence of frames, as ``wave_of_frames`` does within 1e-5."""
         found: dict[int, np.ndarray] = {}
         batch: list[int] = []
         # sorted, so that little of a batch is padding

@@ -18,7 +18,7 @@ from slm_serve.fakes import FakeCodec
 from slm_serve.voice import Voice, pcm16
 from slm_serve.workers.vocoder import Push, VocoderWorker
 
-CODECS = ["fake", *Registry.load(entry_points=False).codecs.names()]
+CODECS = ["fake", "random network", *Registry.load(entry_points=False).codecs.names()]
 
 
 @pytest.fixture
@@ -33,7 +33,13 @@ def load(name):
     """Return a codec that works here; those whose weights must be given first are named and skipped."""
     if name not in _loaded:
         try:
-            _loaded[name] = FakeCodec() if name == "fake" else Registry.load(entry_points=False).codecs.get(name)()
+            if name == "random network":
+                # a small network of the form that hubert-kmeans and xlsr-10k have, with random weights
+                from speech.test_hubert_kmeans import make
+
+                _loaded[name] = make()
+            else:
+                _loaded[name] = FakeCodec() if name == "fake" else Registry.load(entry_points=False).codecs.get(name)()
         except Exception as error:
             _loaded[name] = error
     if isinstance(_loaded[name], Exception):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from slm_plugin.errors import VocabularyError
 from slm_plugin.speech.vocoder.settings import VocoderSettings, VocoderShape
-from slm_plugin.speech.vocoder.stream import VocoderStream
+from slm_plugin.speech.vocoder.stream import VocoderStream, advance
 from slm_plugin.speech.vocoder.synthesis import Synthesiser
 from slm_plugin.speech.vocoder.voices import seamless_voices
 from speech_models import N_UNITS, vocoder_network
@@ -109,3 +109,32 @@ def test_a_unit_outside_the_vocabulary_is_refused_and_nothing_of_its_push_is_tak
     with pytest.raises(VocabularyError, match=r"unit 40 at position 1 is outside 0\.\.39"):
         stream.push([1, N_UNITS])
     np.testing.assert_allclose(np.concatenate([first, stream.finish()]), voice.wave(units), atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(data=st.data(), predict=st.booleans())
+def test_streams_moved_on_together_say_what_each_says_alone(data: st.DataObject, predict: bool) -> None:
+    voices = [synthesiser(predict), synthesiser(predict, language="deu")]
+    lengths = data.draw(st.lists(st.integers(0, 60), min_size=1, max_size=4))
+    spoken = [draw(length, seed) for seed, length in enumerate(lengths)]
+    streams = [VocoderStream(voices[number % 2]) for number in range(len(spoken))]
+    cuts = sorted(data.draw(st.lists(st.integers(0, 60), max_size=4)))
+    parts: list[list[np.ndarray]] = [[] for _ in spoken]
+    steps = list(pairwise([0, *cuts, 60]))
+    for step, (first, end) in enumerate(steps):
+        last = [step == len(steps) - 1] * len(spoken)
+        moved = advance(streams, [units[first:end] for units in spoken], last)
+        for number, wave in enumerate(moved):
+            parts[number].append(wave)
+    for number, units in enumerate(spoken):
+        whole = voices[number % 2].wave(units)
+        joined = np.concatenate(parts[number])
+        assert joined.shape == whole.shape
+        np.testing.assert_allclose(joined, whole, atol=1e-5)
+
+
+def test_a_wrong_unit_moves_no_stream_on() -> None:
+    streams = [VocoderStream(synthesiser()) for _ in range(2)]
+    with pytest.raises(VocabularyError):
+        advance(streams, [[1], [N_UNITS]], [True, True])
+    assert [len(part) for part in advance(streams, [[2], [3]], [True, True])] == [320, 320]
