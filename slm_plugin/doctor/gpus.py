@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from slm_plugin.errors import DataError, suggest
@@ -43,12 +44,9 @@ def find_gpu(name: str) -> Gpu:
     Raises:
         DataError: It is not known.
     """
-    wanted = _plain(name)
-    exact = [gpu for gpu in KNOWN if _plain(gpu.name) == wanted]
-    # the longest name first: an RTX A6000 is no A60, an A100-SXM4-40GB is one of 40 GB
-    parts = [gpu for gpu in sorted(KNOWN, key=lambda gpu: -len(gpu.name)) if _plain(gpu.name) in wanted]
-    small = [gpu for gpu in KNOWN if gpu.name == "A100-40GB" and "A100" in wanted and "40GB" in wanted]
-    found = [*exact, *small, *parts]
+    wanted = _parts(name)
+    # whole parts of a name, the most of them first: an L40 is no L4, an A100-SXM4-40GB is one of 40 GB
+    found = [gpu for gpu in sorted(KNOWN, key=lambda gpu: -len(_parts(gpu.name))) if _parts(gpu.name) <= wanted]
     if not found:
         raise DataError(f"no GPU is called {name!r} here. {suggest(name, [gpu.name for gpu in KNOWN], 'Known')}")
     return found[0]
@@ -68,5 +66,5 @@ def this_gpu() -> Gpu | None:
     return Gpu(device.name, device.total_memory / 1e9, known.tera_operations)
 
 
-def _plain(name: str) -> str:
-    return "".join(character for character in name.upper() if character.isalnum())
+def _parts(name: str) -> set[str]:
+    return set(re.findall(r"[A-Z0-9]+", name.upper()))

@@ -63,6 +63,7 @@ def test_a_host_that_changed_is_named_symbol_by_symbol(monkeypatch: pytest.Monke
 
 
 @pytest.mark.host
+@pytest.mark.slow
 def test_the_real_host_is_as_expected():
     assert checks._differences() == []
 
