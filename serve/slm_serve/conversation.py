@@ -40,12 +40,12 @@ class Chat:
     id: str
     created: int
 
-    def remember(self, service: Service, end: End) -> None:
+    async def remember(self, service: Service, end: End) -> None:
         """Keep a spoken answer, so that a later request can refer to it."""
         if self.ticket is not None:
             # the chat template puts the end of the turn behind it again
             ids = end.ids[:-1] if end.ids[-1:] == [service.end_id] else end.ids
-            service.history.remember(self.ticket, ids)
+            await service.history.remember(self.ticket, ids)
 
     def usage(self, end: End) -> Usage:
         """Return the tokens used."""
@@ -129,7 +129,7 @@ def room(context: int | None, n_tokens: int, param: str = "messages") -> int | N
 async def _turn(service: Service, message: Message, where: str) -> Turn:
     if isinstance(message, AssistantMessage):
         if message.audio is not None:
-            return Turn("assistant", (Ids(service.history.recall(message.audio.id, f"{where}.audio.id")),))
+            return Turn("assistant", (Ids(await service.history.recall(message.audio.id, f"{where}.audio.id")),))
         return Turn("assistant", tuple(part.text for part in message.content or ()))
     if isinstance(message, SystemMessage):
         return Turn("system", tuple(part.text for part in message.content))

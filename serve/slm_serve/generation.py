@@ -12,6 +12,7 @@ from slm_serve.answer import Answer, AnswerParser, Heard, Piece, Voice, Words
 from slm_serve.backends.protocol import FinishReason, SamplingParams
 from slm_serve.interleave.constraint import Constraint, Dropper
 from slm_serve.interleave.form import FormCheck, Malformed
+from slm_serve.ops.observe import observed
 from slm_serve.reading import Reader
 from slm_serve.service import Service
 from slm_serve.splitter import Splitter
@@ -74,7 +75,7 @@ class End:
 Event = Heard | Answer | Words | Sound | End
 
 
-async def generate(service: Service, job: Job, ids: list[int] | None = None) -> AsyncGenerator[Event, None]:
+def generate(service: Service, job: Job, ids: list[int] | None = None) -> AsyncGenerator[Event, None]:
     """Generate an answer; closing the iterator ends the work in the engine and the vocoder.
 
     Words leave as they are made; sound follows them as it is ready.
@@ -88,8 +89,12 @@ async def generate(service: Service, job: Job, ids: list[int] | None = None) -> 
         Events; words among each other and sounds among each other are in the order of the answer, and
         ``End`` is the last.
     """
+    return observed(service, job, _events(service, job, [] if ids is None else ids))
+
+
+async def _events(service: Service, job: Job, ids: list[int]) -> AsyncGenerator[Event, None]:
     news = asyncio.Event()
-    text = _Text(service, job, [] if ids is None else ids)
+    text = _Text(service, job, ids)
     engine = Reader(service.backend.generate(job.prompt, job.params, job.model), news)
     speaker = service.vocoder.speaker(job.voice, news) if job.speech else None
     try:
@@ -138,13 +143,18 @@ class _Text:
         self._ids = ids
         self._units: list[int] = []
         self._n_tokens, self._n_units = 0, 0
+        self._most_units = service.limits.units
         self._stopped = False
         self.reason: FinishReason = "stop"
 
     @property
     def done(self) -> bool:
         """Whether nothing that the engine may add matters."""
-        return self._parser.done or self._stops.found or self._malformed is not None
+        return self._parser.done or self._stops.found or self._malformed is not None or self._is_too_long
+
+    @property
+    def _is_too_long(self) -> bool:
+        return self._n_units >= self._most_units
 
     def feed(self, ids: Sequence[int]) -> Iterator[Heard | Answer | Words]:
         """Take further ids; give the events that they make."""
@@ -171,10 +181,13 @@ class _Text:
 
     def end(self) -> End:
         """Return the last event."""
+        reason = self.reason
         if self._malformed is not None:
-            reason: FinishReason = "length"
-        else:
-            reason = "stop" if self._stopped or self._stops.found else self.reason
+            reason = "length"
+        elif self._stopped or self._stops.found:
+            reason = "stop"
+        elif self._is_too_long:
+            reason = "length"
         return End(reason, self._ids, self._n_units, self._n_tokens, self._malformed)
 
     def _events(self, pieces: Sequence[Piece]) -> Iterator[Heard | Answer | Words]:

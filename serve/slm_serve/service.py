@@ -13,6 +13,9 @@ from slm_plugin.vocabulary import UnitVocabulary
 from slm_serve.backends.protocol import Backend, ModelCard
 from slm_serve.errors import RequestError
 from slm_serve.history import History
+from slm_serve.ops.limits import Limits
+from slm_serve.ops.metrics import Metrics
+from slm_serve.ops.tracing import Tracing
 from slm_serve.prompt import PromptBuilder
 from slm_serve.voice import OPENAI_VOICES
 from slm_serve.workers.encoder import EncoderWorker
@@ -62,6 +65,8 @@ class Service:
         codec_name: What the codec is called in ``/v1/models``.
         workers: Threads that listen, and threads that speak.
         history: Earlier spoken answers.
+        limits: Bounds of recordings and answers.
+        tracing: Where traces go.
 
     Attributes:
         encoder: Turns recordings into units.
@@ -78,6 +83,8 @@ class Service:
         codec_name: str = "codec",
         workers: int = 2,
         history: History | None = None,
+        limits: Limits | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
@@ -86,7 +93,10 @@ class Service:
         self.backend = backend
         self.prompts = PromptBuilder(tokenizer, vocabulary)
         self.history = history or History()
-        self.encoder = EncoderWorker(codec, workers)
+        self.limits = limits or Limits()
+        self.metrics = Metrics()
+        self.tracing = tracing or Tracing()
+        self.encoder = EncoderWorker(codec, workers, limits=self.limits)
         self.vocoder = VocoderWorker(codec, workers)
         self.voice_activity = VoiceActivityWorker()
         # parsing and prompts have threads of their own, so that text never waits behind sound
@@ -147,6 +157,7 @@ class Service:
     async def close(self) -> None:
         """Let go of the engine and the threads."""
         await self.backend.close()
+        await self.history.close()
         await self.encoder.close()
         await self.vocoder.close()
         await self.voice_activity.close()

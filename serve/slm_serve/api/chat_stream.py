@@ -37,7 +37,7 @@ async def chunks(
     event: Event | None = first
     while event is not None:
         if isinstance(event, End):
-            chat.remember(service, event)
+            await chat.remember(service, event)
             if chat.ticket is not None:
                 yield piece(Delta(audio=AudioDelta(id=chat.ticket.id, expires_at=chat.ticket.expires_at)))
             told = Delta() if event.malformed is None else Delta(slm=Extension(malformed=event.malformed))

@@ -32,7 +32,7 @@ async def whole(service: Service, chat: Chat, events: AsyncIterator[Event]) -> d
             case End():
                 end = event
     assert end is not None, "a generation ended without an end"
-    chat.remember(service, end)
+    await chat.remember(service, end)
     extension = None
     if chat.job.sections or end.malformed is not None:
         extension = Extension(heard=heard, answer=(answer or None) if chat.ticket else None)

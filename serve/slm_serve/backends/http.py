@@ -67,10 +67,16 @@ class HttpBackend:
             async with self._client.stream("POST", "/v1/completions", json=body) as answer:
                 if answer.status_code != 200:
                     raise _refusal(answer.status_code, await answer.aread())
+                complete = False
                 async for line in answer.aiter_lines():
                     if line.startswith("data: ") and line != "data: [DONE]":
                         for choice in _choices(line):
-                            yield _delta(choice)
+                            delta = _delta(choice)
+                            complete = complete or delta.finish_reason is not None
+                            yield delta
+                if not complete:
+                    # a dead engine's connection may end as quietly as a complete one
+                    raise EngineError(f"the engine at {self.url} broke off in the middle of an answer.")
         except httpx.HTTPError as error:
             raise EngineError(f"the engine at {self.url} does not answer ({_words(error)}).") from error
 

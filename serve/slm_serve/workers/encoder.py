@@ -14,9 +14,10 @@ from slm_plugin.errors import AudioError
 from slm_plugin.speech.audio import decode, prepare
 from slm_plugin.speech.protocol import Codec, encode_batch
 from slm_serve.errors import RequestError
+from slm_serve.ops.limits import DEFAULT, Limits, check_decoded_size
 from slm_serve.workers.batcher import Batcher
 
-MAX_CLIP_S = 120.0
+MAX_CLIP_S = DEFAULT.clip_s
 PCM16_RATE_HZ = 24_000
 
 
@@ -28,10 +29,14 @@ class EncoderWorker:
         threads: Files decoded at once, and batches encoded at once.
         most: Largest batch.
         waiting: Waves that may wait.
+        limits: Bounds of a recording.
     """
 
-    def __init__(self, codec: Codec, threads: int = 1, most: int = 8, waiting: int = 64) -> None:
+    def __init__(
+        self, codec: Codec, threads: int = 1, most: int = 8, waiting: int = 64, limits: Limits = DEFAULT
+    ) -> None:
         self._codec = codec
+        self._limits = limits
         self._decoding = anyio.Semaphore(max(1, threads))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="slm-decoder")
         self.batcher: Batcher[np.ndarray, tuple[int, ...]] = Batcher(self._run, "slm-encoder", threads, most, waiting)
@@ -74,8 +79,13 @@ class EncoderWorker:
         except ValueError as error:
             raise RequestError(f"the recording is not base64 ({error}).", param) from None
         try:
-            wave, rate_hz = _samples(raw) if form == "pcm16" else decode(raw, max_seconds=MAX_CLIP_S)
-            return prepare(wave, rate_hz, self._codec.sample_rate_hz, max_seconds=MAX_CLIP_S), len(wave) / rate_hz
+            if form == "pcm16":
+                wave, rate_hz = _samples(raw)
+            else:
+                check_decoded_size(raw, self._limits)
+                wave, rate_hz = decode(raw, max_seconds=self._limits.clip_s)
+            mono_N = prepare(wave, rate_hz, self._codec.sample_rate_hz, max_seconds=self._limits.clip_s)
+            return mono_N, len(wave) / rate_hz
         except AudioError as error:
             raise RequestError(str(error), param, "invalid_audio") from None
 
