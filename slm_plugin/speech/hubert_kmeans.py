@@ -102,11 +102,15 @@ class HubertKmeansCodec:
 
     @property
     def device(self) -> torch.device:
-        """Where it calculates."""
+        """Where it calculates: the given device, else the GPU of this process of torchrun, a GPU, or the CPU."""
         import torch
 
-        default = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(default if self._device is None else self._device)
+        if self._device is not None:
+            return torch.device(self._device)
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        rank = os.environ.get("LOCAL_RANK", "")
+        return torch.device("cuda", int(rank) % torch.cuda.device_count()) if rank.isdigit() else torch.device("cuda")
 
     def to(self, device: torch.device | str) -> HubertKmeansCodec:
         """Return the same codec on another device."""
