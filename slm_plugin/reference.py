@@ -35,9 +35,9 @@ from slm_plugin.pipeline import plan
 from slm_plugin.plugins import Registry
 from slm_plugin.prepare import options as prepare_options
 from slm_plugin.reference_code import command_page, errors_page, metrics_page
-from slm_plugin.speech.policy import AudioPolicy
 from slm_plugin.speech.features.settings import FeatureSettings
-from slm_plugin.speech.hubert_kmeans import HubertKmeansSettings
+from slm_plugin.speech.hubert_settings import HubertKmeansSettings
+from slm_plugin.speech.policy import AudioPolicy
 from slm_plugin.speech.vocoder.settings import VocoderSettings, VocoderShape, VoiceTable
 
 NOTE = "<!-- Written by `python -m slm_plugin.reference` from the code's docstrings; edit those. -->\n\n"
