@@ -35,7 +35,10 @@ from slm_plugin.pipeline import plan
 from slm_plugin.plugins import Registry
 from slm_plugin.prepare import options as prepare_options
 from slm_plugin.reference_code import command_page, errors_page, metrics_page
+from slm_plugin.speech.features.settings import FeatureSettings
+from slm_plugin.speech.hubert_settings import HubertKmeansSettings
 from slm_plugin.speech.policy import AudioPolicy
+from slm_plugin.speech.vocoder.settings import VocoderSettings, VocoderShape, VoiceTable
 
 NOTE = "<!-- Written by `python -m slm_plugin.reference` from the code's docstrings; edit those. -->\n\n"
 
@@ -117,6 +120,22 @@ def prepare_page() -> str:
     return "\n".join(parts)
 
 
+def codec_page() -> str:
+    """Return the page of the settings of a codec folder."""
+    head = (
+        f"# Settings of a codec folder\n\n{NOTE}They are in its `config.json`; `slm codec configure FOLDER KEY=VALUE`"
+        " changes those that do not belong to the weights. Unknown keys are refused.\n"
+    )
+    models: dict[str, type[BaseModel]] = {
+        "top level": HubertKmeansSettings,
+        "features": FeatureSettings,
+        "vocoder": VocoderSettings,
+        "vocoder.shape": VocoderShape,
+        "vocoder.voices": VoiceTable,
+    }
+    return "\n".join([head, *(_table(title, model) for title, model in models.items())])
+
+
 PAGES = {
     "hooks.md": hooks_page,
     "slm-keys.md": keys_page,
@@ -127,6 +146,7 @@ PAGES = {
     "command-line.md": command_page,
     "errors.md": errors_page,
     "metrics.md": metrics_page,
+    "codec-keys.md": codec_page,
 }
 
 PAGES_OF_OTHERS = "slm_plugin.reference"

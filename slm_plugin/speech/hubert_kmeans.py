@@ -9,26 +9,24 @@ Source: HuBERT, arXiv 2106.07447; XLS-R, arXiv 2111.09296; SeamlessM4T v2, arXiv
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import threading
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import Field
 
 from slm_plugin.errors import CodecError, ConfigError
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.records import Units
-from slm_plugin.speech.features.settings import FeatureSettings
 from slm_plugin.speech.folder import read_config, whole_folder, write_config
+from slm_plugin.speech.hubert_settings import KIND, HubertKmeansSettings, check, fingerprint
+from slm_plugin.speech.named_codecs import NamedCodec
 from slm_plugin.speech.protocol import Codec, SpeechStream
 from slm_plugin.speech.vocoder.settings import VocoderSettings
-from slm_plugin.strict import Strict, parse
+from slm_plugin.strict import parse
 from slm_plugin.vocabulary import check_range
 
 if TYPE_CHECKING:
@@ -39,33 +37,7 @@ if TYPE_CHECKING:
     from slm_plugin.speech.parts import Parts
     from slm_plugin.speech.vocoder.synthesis import Synthesiser
 
-KIND = "hubert-kmeans"
-HOME = "SLM_CODECS"
-"""Environment variable: the folder in which codecs are found by name."""
-
 SEAMLESS_LICENCE = "Seamless v2 weights (unit extractor, k-means, vocoder): CC-BY-NC 4.0, no commercial use"
-
-
-class HubertKmeansSettings(Strict):
-    """A codec of this kind without its weights."""
-
-    n_units: int = Field(ge=1)
-    """Centroids, K."""
-
-    features: FeatureSettings
-    """How waves become features."""
-
-    network: dict[str, Any]
-    """The speech network, in the keys of transformers' ``config.json``."""
-
-    folds_runs: bool = False
-    """Whether runs of equal units are folded into one; durations are then predicted by the vocoder."""
-
-    vocoder: VocoderSettings | None = None
-    """How units become waves; unset where the codec only listens."""
-
-    licences: list[str] = Field(default_factory=list)
-    """Terms that the weights came under."""
 
 
 class HubertKmeansCodec:
@@ -87,7 +59,7 @@ class HubertKmeansCodec:
     def __init__(self, settings: HubertKmeansSettings, parts: Parts, device: torch.device | str | None = None) -> None:
         from slm_plugin.speech.features.grid import FrameGrid
 
-        _check(settings, parts)
+        check(settings, parts)
         self.settings = settings
         self.parts = parts
         self.n_units = settings.n_units
@@ -102,11 +74,15 @@ class HubertKmeansCodec:
 
     @property
     def device(self) -> torch.device:
-        """Where it calculates."""
+        """Where it calculates: the given device, else the GPU of this process of torchrun, a GPU, or the CPU."""
         import torch
 
-        default = "cuda" if torch.cuda.is_available() else "cpu"
-        return torch.device(default if self._device is None else self._device)
+        if self._device is not None:
+            return torch.device(self._device)
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        rank = os.environ.get("LOCAL_RANK", "")
+        return torch.device("cuda", int(rank) % torch.cuda.device_count()) if rank.isdigit() else torch.device("cuda")
 
     def to(self, device: torch.device | str) -> HubertKmeansCodec:
         """Return the same codec on another device."""
@@ -306,77 +282,16 @@ class HubertKmeansCodec:
         return self.settings.vocoder
 
 
-def fingerprint(settings: HubertKmeansSettings, parts: Parts) -> str:
-    """Return twelve hex digits over what decides which units come out: all but vocoder and licences."""
-    from slm_plugin.speech.parts import CENTROIDS, ENCODER
-
-    decisive = settings.model_dump(include={"features", "network", "folds_runs"})
-    decisive |= {part: parts.digests[part] for part in (ENCODER, CENTROIDS)}
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _check(settings: HubertKmeansSettings, parts: Parts) -> None:
-    from slm_plugin.speech.parts import CENTROIDS, ENCODER, VOCODER
-    from slm_plugin.speech.vocoder.voices import voice_numbers
-
-    wanted = {ENCODER, CENTROIDS} | ({VOCODER} if settings.vocoder else set())
-    if set(parts.digests) != wanted:
-        raise CodecError(
-            f"a {KIND} codec with these settings has the parts {', '.join(sorted(wanted))},"
-            f" got {', '.join(sorted(parts.digests)) or 'none'}."
-        )
-    if settings.vocoder is not None:
-        if settings.vocoder.shape.n_units < settings.n_units:
-            raise CodecError(
-                f"the vocoder knows {settings.vocoder.shape.n_units} units, the codec has {settings.n_units}."
-            )
-        voice_numbers(settings.vocoder)
-
-
-class NamedCodec:
-    """Makes the codec of a folder that was put in place under a name.
-
-    Args:
-        name: Name of the codec and of its folder in :func:`codec_home`.
-        advice: What to do where it is not there.
-    """
-
-    def __init__(self, name: str, advice: str) -> None:
-        self.name = name
-        self._advice = advice
-
-    def __call__(self) -> HubertKmeansCodec:
-        """Return the codec.
-
-        Raises:
-            CodecError: It was not put in place yet, or is damaged.
-        """
-        folder = codec_home() / self.name
-        if not folder.is_dir():
-            raise CodecError(
-                f"the codec {self.name!r} is not at {folder} (set {HOME} to look elsewhere). {self._advice}"
-            )
-        return self.load(folder)
-
-    def load(self, folder: Path) -> HubertKmeansCodec:
-        """Read a codec folder."""
-        return HubertKmeansCodec.load(folder)
-
-
-def codec_home() -> Path:
-    """Return the folder in which codecs are found by name: ``$SLM_CODECS``, else ``~/.cache/slm_plugin/codecs``."""
-    given = os.environ.get(HOME)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(given) if given else cache / "slm_plugin" / "codecs"
-
-
 XLSR = NamedCodec(
     "xlsr-10k",
+    HubertKmeansCodec.load,
     "Make it once from the published files: slm codec convert --encoder xlsr2_1b_v2.pt --centroids kmeans_10k.npy"
     f" --vocoder vocoder_v2.pt. {SEAMLESS_LICENCE}.",
 )
 HUBERT = NamedCodec(
-    KIND, "Make it from a network and a k-means of yours: slm codec convert, or slm codec fit on recordings."
+    KIND,
+    HubertKmeansCodec.load,
+    "Make it from a network and a k-means of yours: slm codec convert, or slm codec fit on recordings.",
 )
 
 

@@ -16,7 +16,8 @@ from slm_plugin.plugins import Registry
 from slm_plugin.speech.codecs import load_codec
 from slm_plugin.speech.features.network import fit_names, network_config
 from slm_plugin.speech.features.settings import FeatureSettings
-from slm_plugin.speech.hubert_kmeans import HubertKmeansCodec, HubertKmeansSettings
+from slm_plugin.speech.hubert_kmeans import HubertKmeansCodec
+from slm_plugin.speech.hubert_settings import HubertKmeansSettings
 from slm_plugin.speech.parts import CENTROIDS, ENCODER, VOCODER, PartsInMemory, digest
 from slm_plugin.speech.protocol import BatchedCodec, VoicedCodec, decode_batch, encode_batch
 from slm_plugin.speech.vocoder.settings import VocoderSettings, VocoderShape

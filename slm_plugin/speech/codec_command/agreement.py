@@ -23,7 +23,8 @@ def agreement(
 
     from slm_plugin.speech.audio import decode, prepare
     from slm_plugin.speech.fit.recordings import find_recordings
-    from slm_plugin.speech.hubert_kmeans import HubertKmeansCodec, HubertKmeansSettings
+    from slm_plugin.speech.hubert_kmeans import HubertKmeansCodec
+    from slm_plugin.speech.hubert_settings import HubertKmeansSettings
 
     present = HubertKmeansCodec.load(folder_of(codec))
     waves = [prepare(*decode(path), present.sample_rate_hz) for path in find_recordings(recordings)[:limit]]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slm_plugin.errors import CodecError
-from slm_plugin.speech.hubert_kmeans import HubertKmeansCodec, codec_home
+from slm_plugin.speech.hubert_kmeans import HubertKmeansCodec
+from slm_plugin.speech.named_codecs import codec_home
 
 if TYPE_CHECKING:
     from slm_plugin.speech.protocol import Codec

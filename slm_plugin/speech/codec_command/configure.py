@@ -19,7 +19,8 @@ def configure(
 ) -> None:
     """Change settings of a codec folder, such as precision, windows, voice and lookahead."""
     from slm_plugin.speech.folder import write_config
-    from slm_plugin.speech.hubert_kmeans import KIND, HubertKmeansCodec, HubertKmeansSettings
+    from slm_plugin.speech.hubert_kmeans import HubertKmeansCodec
+    from slm_plugin.speech.hubert_settings import KIND, HubertKmeansSettings
     from slm_plugin.strict import parse
 
     folder = folder_of(codec)

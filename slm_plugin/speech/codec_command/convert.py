@@ -9,7 +9,9 @@ import typer
 
 from slm_plugin.errors import CodecError
 from slm_plugin.speech.codec_command.common import Heads, Layer, Trust, describe
-from slm_plugin.speech.hubert_kmeans import SEAMLESS_LICENCE, XLSR, HubertKmeansCodec, HubertKmeansSettings, codec_home
+from slm_plugin.speech.hubert_kmeans import SEAMLESS_LICENCE, XLSR, HubertKmeansCodec
+from slm_plugin.speech.hubert_settings import HubertKmeansSettings
+from slm_plugin.speech.named_codecs import codec_home
 
 _SEAMLESS_FILES = ("xlsr2_1b_v2", "kmeans_10k", "vocoder_v2", "seamless")
 _CHOICES = ("append_one", "as_is")

@@ -38,7 +38,8 @@ def fit(
     from slm_plugin.speech.features.settings import FeatureSettings
     from slm_plugin.speech.fit.kmeans import GROUP, FitSettings, fit_centroids
     from slm_plugin.speech.fit.recordings import find_recordings
-    from slm_plugin.speech.hubert_kmeans import HubertKmeansCodec, HubertKmeansSettings
+    from slm_plugin.speech.hubert_kmeans import HubertKmeansCodec
+    from slm_plugin.speech.hubert_settings import HubertKmeansSettings
     from slm_plugin.speech.parts import CENTROIDS, ENCODER, PartsInMemory, digest
     from slm_plugin.strict import parse
 

@@ -18,8 +18,9 @@ from slm_plugin.speech.features.precision import check_finite, check_precision, 
 from slm_plugin.speech.features.settings import FeatureSettings
 
 SAMPLE_RATE_HZ = 16_000
-BATCH_S = 60.0
-"""Seconds of sound, padding included, that go through the network at once."""
+GPU_BATCH_S = 60.0
+"""Seconds of sound, padding included, that go through the network at once on a GPU. A CPU takes waves one at a
+time: there a batch costs its padding and gains nothing (``benchmarks/units.py``)."""
 
 
 class FeatureExtractor:
@@ -30,7 +31,8 @@ class FeatureExtractor:
         network: Network of :func:`slm_plugin.speech.features.network.build_network` with its weights, float32.
         config: What it was built from.
         device: Where it calculates.
-        batch_s: Seconds of sound, padding included, that go through the network at once.
+        batch_s: Seconds of sound, padding included, that go through the network at once; 0 for one wave at a time,
+            None for what suits the device.
 
     Raises:
         CodecError: The device cannot calculate in the precision of the settings.
@@ -42,7 +44,7 @@ class FeatureExtractor:
         network: nn.Module,
         config: Mapping[str, Any],
         device: torch.device,
-        batch_s: float = BATCH_S,
+        batch_s: float | None = None,
     ) -> None:
         check_precision(settings, device)
         self.settings = settings
@@ -55,6 +57,8 @@ class FeatureExtractor:
         self._front_in_batches = config["feat_extract_norm"] == "layer"
         # transformers' WavLM gives torch two masks of different types, which it warns of
         self._ragged = config["model_type"] != "wavlm"
+        if batch_s is None:
+            batch_s = 0.0 if device.type == "cpu" else GPU_BATCH_S
         self._batch_samples = int(batch_s * SAMPLE_RATE_HZ)
 
     def features(self, waves: Sequence[np.ndarray]) -> list[torch.Tensor]:

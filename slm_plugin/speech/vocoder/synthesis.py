@@ -18,8 +18,12 @@ from slm_plugin.speech.vocoder.reach import reach
 from slm_plugin.speech.vocoder.settings import VocoderSettings
 from slm_plugin.speech.vocoder.voices import voice_numbers
 
-BATCH_FRAMES = 3000
-"""Frames, padding included, that go through the network at once: a minute at 50 Hz."""
+PIECE_FRAMES = 3000
+"""Frames of one utterance that go through the network at once: a minute at 50 Hz."""
+
+GPU_BATCH_FRAMES = 3000
+"""Frames of several utterances, padding included, that go through the network at once on a GPU. A CPU takes
+utterances one at a time: there a batch gains nothing (``benchmarks/vocoder.py``)."""
 
 
 class Synthesiser:
@@ -29,14 +33,21 @@ class Synthesiser:
         settings: Voice, durations, streaming.
         network: Network of :func:`slm_plugin.speech.vocoder.network.load_vocoder`, on its device.
         predict_durations: Whether the frames a unit lasts are predicted, or 1.
-        batch_frames: Frames, padding included, that go through the network at once.
+        batch_frames: Frames of several utterances, padding included, that go through the network at once; 0 for
+            one utterance at a time, None for what suits the device.
+        piece_frames: Frames of one utterance that go through the network at once.
 
     Raises:
         CodecError: The vocoder does not have that language or speaker.
     """
 
     def __init__(
-        self, settings: VocoderSettings, network: nn.Module, predict_durations: bool, batch_frames: int = BATCH_FRAMES
+        self,
+        settings: VocoderSettings,
+        network: nn.Module,
+        predict_durations: bool,
+        batch_frames: int | None = None,
+        piece_frames: int = PIECE_FRAMES,
     ) -> None:
         self.settings = settings
         self.network = cast(Any, network)
@@ -46,7 +57,9 @@ class Synthesiser:
         # two convolutions decide a duration
         self.duration_reach = 2 * ((settings.shape.duration_kernel - 1) // 2) if predict_durations else 0
         self.device = next(network.parameters()).device
-        self._batch_frames = batch_frames
+        suits = 0 if self.device.type == "cpu" else GPU_BATCH_FRAMES
+        self._batch_frames = suits if batch_frames is None else batch_frames
+        self._piece_frames = piece_frames
         language, speaker = (torch.tensor([number], device=self.device) for number in voice_numbers(settings))
         with torch.inference_mode():
             self._language_1C = self.network.language_embedding(language)
@@ -73,8 +86,8 @@ class Synthesiser:
     def wave_of_frames(self, frames: Sequence[int]) -> np.ndarray:
         """Return the wave of frames; long ones in pieces that see all the frames they depend on."""
         parts = []
-        for first in range(0, len(frames), self._batch_frames):
-            end = min(first + self._batch_frames, len(frames))
+        for first in range(0, len(frames), self._piece_frames):
+            end = min(first + self._piece_frames, len(frames))
             seen_first, seen_end = max(0, first - self.reach.left), min(len(frames), end + self.reach.right)
             wave = self._plain(frames[seen_first:seen_end])
             parts.append(wave[(first - seen_first) * self.hop : (end - seen_first) * self.hop])
@@ -94,12 +107,10 @@ class Synthesiser:
             if batch and longest * (len(batch) + 1) > self._batch_frames:
                 found |= zip(batch, self._batch([framed[member] for member in batch]), strict=True)
                 batch = []
-            if len(framed[number]) > self._batch_frames // 2:
+            if not framed[number] or 2 * len(framed[number]) > self._batch_frames:
                 found[number] = self.wave_of_frames(framed[number])
-            elif framed[number]:
-                batch.append(number)
             else:
-                found[number] = np.zeros(0, np.float32)
+                batch.append(number)
         if batch:
             found |= zip(batch, self._batch([framed[member] for member in batch]), strict=True)
         return [found[number] for number in range(len(framed))]
