@@ -6,6 +6,7 @@ A link that leads somewhere in the repository therefore leads there on the site 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ LINK = re.compile(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)")
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     """Replace every pattern in the navigation by the pages that it finds."""
-    config.nav = _expanded(config.nav)
+    config.nav = _expanded(config.nav, set(_named(config.nav)))
     config.watch.extend(str(ROOT / folder) for folder in ("README.md", "CONTRIBUTING.md", "dataset_info", "examples"))
     return config
 
@@ -42,13 +43,22 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return Files([*own, *found])
 
 
-def _expanded(entry: Any) -> Any:
+def _named(entry: Any) -> Iterator[str]:
+    """Yield the pages that the navigation names one by one."""
+    if isinstance(entry, str):
+        yield entry
+    for inner in entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ():
+        yield from _named(inner)
+
+
+def _expanded(entry: Any, named: set[str]) -> Any:
     if isinstance(entry, list):
-        return [part for item in entry for part in _flat(_expanded(item))]
+        return [part for item in entry for part in _flat(_expanded(item, named))]
     if isinstance(entry, dict):
-        return {title: _expanded(inner) for title, inner in entry.items()}
+        return {title: _expanded(inner, named) for title, inner in entry.items()}
     if isinstance(entry, str) and "*" in entry:
-        return [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob(entry))]
+        found = [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob(entry))]
+        return [name for name in found if name not in named]
     return entry
 
 

@@ -40,7 +40,9 @@ def serve(
     model: Annotated[str, typer.Option(help="Folder of an exported model with unit tokens.")],
     codec: Annotated[str, typer.Option(help="Registered codec, or folder that a codec was saved to.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
     vllm_url: options.VllmUrl = None,
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with one accepted key a line; without it every key is accepted.")
@@ -51,8 +53,9 @@ def serve(
     interleave_processor: Annotated[
         bool,
         typer.Option(
+            "--interleave-processor",
             help="Let the engine keep to interleave constraints itself, by a logits processor; without, tokens that"
-            " break one are dropped. A server of --vllm-url must have been started with that processor."
+            " break one are dropped. A server of --vllm-url must have been started with that processor.",
         ),
     ] = False,
     engine_argument: Annotated[

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 from slm_plugin.docstrings import markdown
 from slm_plugin.reference_code import NOTE
 from slm_serve.app import create_app
 from slm_serve.protocol import UNSUPPORTED
+from slm_serve.protocol_audio import TRANSCRIPTION_UNSUPPORTED
 from slm_serve.service import Service
 from slm_serve.voice import OPENAI_VOICES
 
-JSON = "application/json"
+MEDIA = ("application/json", "multipart/form-data")
 
 
 def http_page() -> str:
@@ -28,11 +29,12 @@ def http_page() -> str:
     for path, methods in document["paths"].items():
         for method, route in methods.items():
             parts += _route(document, f"{method.upper()} {path}", route)
-    unsupported = ", ".join(f"`{name}`" for name in UNSUPPORTED)
     voices = ", ".join(f"`{name}`" for name in OPENAI_VOICES)
     parts += [
-        "## Parameters that are refused\n\nKnown from OpenAI's API, not supported here unless they ask for nothing:"
-        f" {unsupported}.\n",
+        "## WebSocket /v1/realtime\n\nOpenAI's realtime protocol; a WebSocket is not part of the OpenAPI document.\n",
+        "## Parameters that are refused\n\nKnown from OpenAI's API, not supported here unless they ask for nothing.\n",
+        f"Chat: {_names(UNSUPPORTED)}.\n",
+        f"Transcriptions: {_names(TRANSCRIPTION_UNSUPPORTED)}.\n",
         f"## Voices\n\n{voices} are the codec's default speaker; a codec with speakers of its own offers those by"
         " name, too.\n",
         "## Errors\n\nEvery error has the body"
@@ -43,11 +45,16 @@ def http_page() -> str:
     return "\n".join(parts)
 
 
+def _names(parameters: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in parameters)
+
+
 def _route(document: Mapping[str, Any], title: str, route: Mapping[str, Any]) -> Iterator[str]:
     yield f"## {title}\n\n{markdown(route.get('description', route.get('summary', '')))}\n"
     bodies = {"Request": route.get("requestBody", {}), "Answer": route.get("responses", {}).get("200", {})}
     for noun, body in bodies.items():
-        schema = body.get("content", {}).get(JSON, {}).get("schema", {})
+        content = body.get("content", {})
+        schema = next((content[media].get("schema", {}) for media in MEDIA if media in content), {})
         schema = _resolved(document, schema)
         if "properties" not in schema:
             continue

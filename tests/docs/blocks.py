@@ -29,7 +29,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = ROOT / "docs" / "reference"
-NEEDS = ("a GPU", "the hub", "a package index", "several machines", "trained models")
+NEEDS = ("a GPU", "the hub", "a package index", "several machines", "trained models", "your recordings")
 LANGUAGES = ("bash", "json", "python", "toml", "yaml")
 PICTURES = ("mermaid", "text")
 """What a reader looks at and nobody runs: drawings, and what a program prints."""

@@ -17,6 +17,7 @@ from slm_plugin.infer.options import InferOptions
 from slm_plugin.merge.plan import parse_merge
 from slm_plugin.pipeline.plan import Pipeline
 from slm_plugin.plugins import Registry
+from slm_plugin.prepare.options import Interleave, PrepareOptions
 from slm_plugin.strict import parse
 
 BLOCKS = [block for page in pages() for block in blocks_of(page)]
@@ -112,10 +113,15 @@ def test_yaml_is_what_the_command_that_it_is_for_accepts(block: Block):
     match content:
         case {"steps": _}:
             parse(Pipeline, content, str(block))
-        case {"skills": _}:
-            skills = {"output": "runs/x", "steps": [{"name": "x", "train": "x.yaml"}]}
-            for skill in parse(Pipeline, {**skills, **content}, str(block)).skills:
+        case [{"probe": _}, *_] | {"skills": _} | {"engine": _}:
+            around = {"output": "runs/x", "steps": [{"name": "x", "train": "x.yaml"}]}
+            found = content if isinstance(content, dict) else {"skills": content}
+            for skill in parse(Pipeline, {**around, **found}, str(block)).skills:
                 parse(registry.probes.get(skill.probe).Options, dict(skill.options), str(block))
+        case {"corpus": _}:
+            parse(PrepareOptions, content, str(block))
+        case {"interleave": keys}:
+            parse(Interleave, keys, str(block))
         case {"experts": _}:
             parse(Experts, content, str(block))
         case {"data": _, "codec": _}:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import re
 import socket
@@ -17,7 +16,6 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from slm_serve.encoder import units_of
 
 from slm_plugin import card
 from slm_plugin.adapters.check import require_same_fingerprint
@@ -36,6 +34,7 @@ from slm_serve.fakes import FakeCodec
 from slm_serve.parsing import parse_json
 from slm_serve.protocol import UNSUPPORTED, ChatRequest
 from slm_serve.service import bind_units
+from slm_serve.workers.encoder import EncoderWorker
 from tiny_models import make_tokenizer
 
 REGISTRY = Registry.load(entry_points=False)
@@ -123,8 +122,15 @@ def no_recording() -> None:
 
 def too_short() -> None:
     soundfile.write("short.wav", np.zeros(100), 16_000)
-    data = base64.b64encode(Path("short.wav").read_bytes()).decode()
-    units_of(FakeCodec(), data, "wav", "messages[0].content[0].input_audio")
+
+    async def hear() -> None:
+        worker = EncoderWorker(FakeCodec())
+        try:
+            await worker.units(Path("short.wav").read_bytes(), "wav", "file")
+        finally:
+            await worker.close()
+
+    asyncio.run(hear())
 
 
 def no_step_file() -> None:

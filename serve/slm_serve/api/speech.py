@@ -10,6 +10,7 @@ from fastapi import APIRouter, Request, Response
 from slm_serve.api.streaming import ByteStream, EventStream, unless_disconnected
 from slm_serve.errors import RequestError
 from slm_serve.generation import End, Event, Job, Sound, generate
+from slm_serve.openapi import described
 from slm_serve.parsing import parse_json, read_body
 from slm_serve.protocol_audio import SPEECH_UNSUPPORTED, SpeechDelta, SpeechDone, SpeechRequest, TokenUsage
 from slm_serve.service import Service
@@ -17,11 +18,12 @@ from slm_serve.sound_files import MEDIA_TYPES, SoundFile, make_encoder, require_
 from slm_serve.tasks import speaking
 
 router = APIRouter()
+PATH = "/v1/audio/speech"
 
 Piece = bytes | End
 
 
-@router.post("/v1/audio/speech")
+@router.post(PATH, **described(PATH, SpeechRequest))
 async def speech(request: Request) -> Response:
     """Say a text; the first bytes leave with the first chunk of sound."""
     service: Service = request.app.state.service

@@ -14,6 +14,7 @@ from slm_serve.api.forms import read_form
 from slm_serve.api.streaming import EventStream, unless_disconnected
 from slm_serve.errors import RequestError
 from slm_serve.generation import End, Event, Job, generate
+from slm_serve.openapi import described
 from slm_serve.parsing import parse_object
 from slm_serve.protocol_audio import (
     TRANSCRIPTION_UNSUPPORTED,
@@ -29,9 +30,10 @@ from slm_serve.service import Service
 from slm_serve.tasks import listening
 
 router = APIRouter()
+PATH = "/v1/audio/transcriptions"
 
 
-@router.post("/v1/audio/transcriptions")
+@router.post(PATH, **described(PATH, TranscriptionRequest, Transcription, "multipart/form-data"))
 async def transcriptions(request: Request) -> Response:
     """Write down what a recording says."""
     service: Service = request.app.state.service
