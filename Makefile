@@ -52,12 +52,10 @@ check: setup ## style, types, layers, and generated docs that match the code
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 	.venv/bin/python -m slm_plugin.reference --check
-	.venv/bin/python -m slm_serve.conformance.page --check
 	.venv/bin/python examples/recipes.py --check
 
 docs: setup ## write docs/reference and the recipes from the code, and build the site in build/site
 	.venv/bin/python -m slm_plugin.reference
-	.venv/bin/python -m slm_serve.conformance.page
 	.venv/bin/python examples/recipes.py
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 

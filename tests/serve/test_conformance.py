@@ -21,10 +21,6 @@ SAID = "good <|3|>morning<|4|><|eot_id|>"
 HELLO = {"role": "user", "content": "hello"}
 
 
-def test_the_committed_page_is_what_the_table_says(root):
-    assert (root / page.PATH).read_text(encoding="utf-8") == page.page(), "run make docs"
-
-
 def event_types():
     kinds = typing.get_args(typing.get_args(RealtimeClientEvent)[0])
     return {typing.get_args(kind.model_fields["type"].annotation)[0] for kind in kinds}
