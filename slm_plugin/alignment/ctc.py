@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from slm_plugin.alignment.protocol import Alignment
 from slm_plugin.errors import AlignmentError
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.records import WordSpan
+from slm_plugin.speech.features.grid import FrameGrid, windows
 from slm_plugin.speech.resampling import resample
 from slm_plugin.strict import Strict
 
@@ -75,10 +76,7 @@ class CtcAligner:
             tokenizer.get_vocab(), int(tokenizer.pad_token_id), getattr(tokenizer, "word_delimiter_token", None)
         )
         config = self._model.config
-        self._hop = math.prod(config.conv_stride)
-        self._field = 1
-        for kernel, stride in zip(reversed(config.conv_kernel), reversed(config.conv_stride), strict=True):
-            self._field = (self._field - 1) * stride + kernel
+        self._grid = FrameGrid.of(config.conv_kernel, config.conv_stride)
         self.fingerprint = _fingerprint(options.model)
         self.licence = MMS_LICENCE if "mms" in options.model.lower() else f"weights of {options.model}: see its page"
 
@@ -109,7 +107,8 @@ class CtcAligner:
 
     def seconds(self, frame: int) -> float:
         """Return when a frame begins: half a step before the centre of what it looks at."""
-        return (frame * self._hop + (self._field - self._hop) / 2) / self.sample_rate_hz
+        hop, field = self._grid.hop, self._grid.field
+        return (frame * hop + (field - hop) / 2) / self.sample_rate_hz
 
     @torch.inference_mode()
     def log_probabilities(self, wave_N: np.ndarray) -> torch.Tensor:
@@ -118,27 +117,23 @@ class CtcAligner:
         Raises:
             AlignmentError: The recording is shorter than one frame.
         """
-        if len(wave_N) < self._field:
-            raise AlignmentError(f"{len(wave_N)} samples are fewer than the {self._field} of one frame.")
+        n_frames = self._grid.n_frames(len(wave_N))
+        if not n_frames:
+            raise AlignmentError(f"{len(wave_N)} samples are fewer than the {self._grid.field} of one frame.")
         samples = torch.from_numpy(np.ascontiguousarray(wave_N, np.float32))
         if self._normalises:
             samples = (samples - samples.mean()) / torch.sqrt(samples.var(unbiased=False) + 1e-7)
+        longest, context = (
+            int(seconds * self.sample_rate_hz / self._grid.hop)
+            for seconds in (self._options.window_seconds, self._options.context_seconds)
+        )
         parts = []
-        for first, last, skipped, kept in self._windows(len(samples)):
-            logits_TV = self._model(samples[None, first:last].to(self._options.device)).logits[0].float().cpu()
-            parts.append(torch.log_softmax(logits_TV[skipped : skipped + kept], -1))
+        for window in windows(n_frames, longest, context):
+            seen = samples[self._grid.samples(window.first, window.end)]
+            logits_TV = self._model(seen[None].to(self._options.device)).logits[0].float().cpu()
+            kept = slice(window.keep_first - window.first, window.keep_end - window.first)
+            parts.append(torch.log_softmax(logits_TV[kept], -1))
         return torch.cat(parts)
-
-    def _windows(self, n_samples: int) -> Iterator[tuple[int, int, int, int]]:
-        """Yield first and last sample of each window, frames to skip in it and frames to keep."""
-        n_frames = (n_samples - self._field) // self._hop + 1
-        size = int(self._options.window_seconds * self.sample_rate_hz / self._hop)
-        context = int(self._options.context_seconds * self.sample_rate_hz / self._hop)
-        for start in range(0, n_frames, size):
-            end = min(n_frames, start + size)
-            left, right = max(0, start - context), min(n_frames, end + context)
-            last = n_samples if right == n_frames else (right - 1) * self._hop + self._field
-            yield left * self._hop, last, start - left, end - start
 
 
 def viterbi(

@@ -63,8 +63,9 @@ class HubertKmeansCodec:
         self.settings = settings
         self.parts = parts
         self.n_units = settings.n_units
-        hop = FrameGrid.of(settings.network["conv_kernel"], settings.network["conv_stride"]).hop
-        self.rate_hz = self.sample_rate_hz / hop
+        grid = FrameGrid.of(settings.network["conv_kernel"], settings.network["conv_stride"])
+        self.rate_hz = self.sample_rate_hz / grid.hop
+        self.first_centre_s = grid.field / 2 / self.sample_rate_hz
         self.folds_runs = settings.folds_runs
         self.fingerprint = fingerprint(settings, parts)
         self._device = device

@@ -40,6 +40,9 @@ class Codec(Protocol):
         folds_runs: Whether ``encode`` folds runs of equal units into one (and ``decode`` predicts
             their durations).
         fingerprint: Twelve hex digits over everything that decides which units come out.
+
+    It may also have ``first_centre_s``, the middle of what its first frame sees, in seconds; half a frame is
+    assumed where it has none.
     """
 
     n_units: int

@@ -11,9 +11,12 @@ import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 
 from alignment.recogniser import make_recogniser
 from prepare import world
+from slm_plugin.speech.mel_kmeans import load_tiny
+from speech.test_hubert_kmeans import make
 
 N = 4
 
@@ -71,10 +74,6 @@ def test_the_units_of_a_recording_do_not_depend_on_the_form_it_came_in(
     found = {row["text"]: row["units"] for row in rows_of(tmp_path / "out/set")}
     # 16-bit files of the same sound
     path = world.write_wave(tmp_path / "again.wav", 0)
-    import soundfile
-
-    from slm_plugin.speech.mel_kmeans import load_tiny
-
     expected = load_tiny().encode(soundfile.read(path, dtype="float32")[0]).values
     assert set(found) == {text.upper() for text in world.TEXTS[:N]}
     assert found[world.TEXTS[0].upper()] == list(expected)
@@ -103,3 +102,21 @@ def test_a_recogniser_drops_a_text_that_is_longer_than_the_speech(prepared: Call
     found = prepared(f"corpus.table.path={path}", f"align.ctc.model={recogniser}")
     assert (found.n_rows, found.reasons) == (1, {"alignment": 1})
     assert "the text is longer than the speech" in found.dropped[0]["message"]
+
+
+def test_a_codec_of_a_speech_network_takes_many_at_once_and_its_own_grid(prepared: Callable[..., Any], tmp_path: Path):
+    codec = make()
+    codec.save(tmp_path / "codec")
+    lines = [f"wav/0{number}.wav 1 0 0.2125 {world.TEXTS[number].split()[0]}" for number in range(N)]
+    (tmp_path / "a.ctm").write_text("\n".join(lines), encoding="utf-8")
+    path = world.listed(tmp_path / "corpus", N, [" ".join(text.split()[:2]) for text in world.TEXTS])
+    prepared(f"corpus.table.path={path}", f"codec={tmp_path / 'codec'}", f"align.ctm.path={tmp_path / 'a.ctm'}")
+    rows = rows_of(tmp_path / "out/set")
+    assert len(rows) == N
+    for number, row in enumerate(rows):
+        wave, _ = soundfile.read(path.parent / f"wav/0{number}.wav", dtype="float32")
+        assert row["units"] == list(codec.encode(wave).values)
+        assert "durations" not in row
+        # centres lie at 12.5 ms and every 20 ms: ten of them (.0125 to .1925) are before .2125, the next is at it
+        assert row["words"][0]["units"] == row["units"][:10]
+        assert row["flags"] == []
