@@ -24,15 +24,22 @@ def create_app(service: Service, api_keys: Sequence[str] = (), settings: Setting
         settings: Everything else; its own ``api_keys`` count where these are not given.
     """
     settings = settings or Settings(limits=service.limits)
+    app = create_routes(settings)
+    app.state.service = service
+    install(app, service.metrics, settings, api_keys or settings.api_keys)
+    return app
+
+
+def create_routes(settings: Settings) -> FastAPI:
+    """Return the application without what it works with: its routes, their document and the form of errors."""
 
     @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await service.close()
+        await app.state.service.close()
 
     # the pages that FastAPI would offer load scripts from elsewhere
     app = FastAPI(title="slm_serve", lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.service = service
     errors.install(app)
     for route in (chat, speech, transcriptions, realtime, models, health):
         app.include_router(route.router)
@@ -41,5 +48,4 @@ def create_app(service: Service, api_keys: Sequence[str] = (), settings: Setting
     if settings.web:
         app.include_router(page.router)
     document.describe(app)
-    install(app, service.metrics, settings, api_keys or settings.api_keys)
     return app

@@ -86,8 +86,8 @@ def serve(
     metrics_port: options.MetricsPort = None,
     metrics_host: options.MetricsHost = "127.0.0.1",
     otlp_endpoint: options.OtlpEndpoint = None,
-    log_format: options.LogFormat = "text",
-    log_level: options.LogLevel = "warning",
+    log_format: options.LogFormat = options.LogForm.TEXT,
+    log_level: options.LogLevel = options.Level.WARNING,
 ) -> None:
     """Serve a speech model through OpenAI's HTTP API.
 

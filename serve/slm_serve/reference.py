@@ -7,10 +7,10 @@ from typing import Any, cast
 
 from slm_plugin.docstrings import markdown
 from slm_plugin.reference_code import NOTE
-from slm_serve.app import create_app
+from slm_serve.app import create_routes
+from slm_serve.ops.settings import Settings
 from slm_serve.protocol import UNSUPPORTED
 from slm_serve.protocol_audio import TRANSCRIPTION_UNSUPPORTED
-from slm_serve.service import Service
 from slm_serve.voice import OPENAI_VOICES
 
 MEDIA = ("application/json", "multipart/form-data")
@@ -18,8 +18,7 @@ MEDIA = ("application/json", "multipart/form-data")
 
 def http_page() -> str:
     """Return the page of every route, its request and its answer."""
-    # the document is made from the routes alone, so nothing is served
-    document = create_app(cast(Service, None)).openapi()
+    document = create_routes(Settings()).openapi()
     parts = [
         f"# HTTP API\n\n{NOTE}`slm serve` answers these requests; the shapes are those of OpenAI's API. What that API"
         ' does not have is marked "Ours"; where nothing is said, a name means what it means there. Unknown parameters'

@@ -7,9 +7,9 @@ from slm_serve.conformance.table import ENDPOINTS, Row
 
 _HEAD = f"""# What of OpenAI's API `slm serve` does
 
-{NOTE}The tests send the values behind this table, and hold its parameters against those that OpenAI's SDK knows. What is
-not supported is refused with status 400 and the parameter's name, never passed over. `partly`: some values are refused.
-Parameters with an asterisk are ours.
+{NOTE}The tests send the values behind this table, and hold its parameters against those that OpenAI's SDK knows.
+What is not supported is refused with status 400 and the parameter's name, never passed over. `partly`: some values are
+refused. Parameters with an asterisk are ours.
 """
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 _BOUNDS, _ACCESS, _WATCH = "Bounds", "Access", "Observation"
@@ -52,17 +52,28 @@ OtlpEndpoint = Annotated[
         rich_help_panel=_WATCH,
     ),
 ]
-LogFormat = Annotated[
-    str,
-    typer.Option(click_type=click.Choice(["text", "json"]), help="How log lines look.", rich_help_panel=_WATCH),
-]
+
+
+class LogForm(StrEnum):
+    """How log lines look."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Level(StrEnum):
+    """Least level that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+LogFormat = Annotated[LogForm, typer.Option(help="How log lines look.", rich_help_panel=_WATCH)]
 LogLevel = Annotated[
-    str,
-    typer.Option(
-        click_type=click.Choice(["debug", "info", "warning", "error"]),
-        help="Least level that is logged; info has a line for each request.",
-        rich_help_panel=_WATCH,
-    ),
+    Level,
+    typer.Option(help="Least level that is logged; info has a line for each request.", rich_help_panel=_WATCH),
 ]
 
 VllmUrl = Annotated[
