@@ -12,12 +12,9 @@ skipped, so a run that was stopped, or killed, goes on where it was. Afterwards 
 from __future__ import annotations
 
 import argparse
-import resource
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +35,13 @@ from tiny_methods import Path as Way
 from tiny_pipeline import DATA, Builder, slug, tiny_skills
 
 from slm_plugin.errors import SlmError
-from slm_plugin.pipeline import plan, records, results, runner
+from slm_plugin.pipeline import plan, results, runner
 from slm_plugin.pipeline.progress import Progress
 from slm_plugin.plugins import Registry
 
 SEEDS = (1126, 1127, 1128)
 QUICK = 100
 QUICK_ROWS = 4
-TIMES = "times.json"
 
 
 def skills(rows: int | None) -> list[dict[str, Any]]:
@@ -124,25 +120,11 @@ def _probabilities(builder: Builder, last: str) -> None:
         )
 
 
-@contextmanager
-def timed(path: Path) -> Iterator[None]:
-    """Add the time of the block to a file: seconds on the clock, and of processors in this process's children."""
-    clock, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    try:
-        yield
-    finally:
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        known = records.read_json(path) or {}
-        sessions = [*known.get("sessions", []), {"seconds": time.monotonic() - clock, "cpu_seconds": cpu}]  # type: ignore[misc]
-        records.write_json(path, {"sessions": sessions})
-
-
-def train(path: Path, output: Path) -> None:
+def train(path: Path) -> None:
     """Run what is not finished."""
     try:
         pipeline = plan.load(path, Registry.load())
-        with timed(output / TIMES), Progress(Console()) as progress:
+        with Progress(Console()) as progress:
             outcomes = runner.run(pipeline, path, progress)
     except SlmError as error:
         sys.exit(f"{type(error).__name__}: {error}")
@@ -173,7 +155,7 @@ def main() -> None:
     if not options.page or not path.is_file():
         path = build(options.output, options.seeds, options.jobs, options.quick, options.only)
     if not options.page:
-        train(path, options.output)
+        train(path)
         report(options.output)
     for written in replica_page.write(path, options.docs, options.seeds, options.note):
         print(f"wrote {written}")
