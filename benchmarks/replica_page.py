@@ -62,11 +62,11 @@ def _head(loaded: plan.Pipeline, note: str, seeds: Sequence[int]) -> str:
         "# The paper's experiment on the tiny world",
         "<!-- Written by benchmarks/replica.py from what it measured; run it again instead of editing. -->",
         f"Measured on {os.cpu_count()} CPU cores, {ended:%d %B %Y}, by `make replica`. {note}".strip(),
-        "A text model of .9 M parameters learns to hear (ASR), to speak (TTS) and to answer spoken questions (SQA), one"
-        " stage after the other, in the [tiny world](../examples/tiny/README.md). Every method starts from the same text"
-        " model and units base; a seed decides all the rest of a training: the order of the rows, the new weights,"
-        f" what is replayed. Rows with ± are means over {len(seeds)} seeds and the standard deviation between them;"
-        " all others are **one seed**, where small differences mean nothing. Error rates: lower is better.",
+        "A text model of .9 M parameters learns to hear (ASR), to speak (TTS) and to answer spoken questions (SQA),"
+        " one stage after the other, in the [tiny world](../examples/tiny/README.md). Every method starts from the"
+        " same text model and units base; a seed decides all the rest of a training: the order of the rows, the new"
+        f" weights, what is replayed. Rows with ± are means over {len(seeds)} seeds and the standard deviation between"
+        " them; all others are **one seed**, where small differences mean nothing. Error rates: lower is better.",
         "*Aloud* is what a recogniser understands of the spoken answer; *unheard* questions were never asked aloud in"
         " training. A stage counts as learned when ASR WER right after it is at most .20 and TTS WER at most .30;"
         " the forgetting of a skill that was not learned means nothing.",
@@ -104,7 +104,8 @@ def _questions(measured: Measured, seeds: Sequence[int]) -> str:
         "The usual order is ASR, TTS, SQA.",
         "### What does interleaving bring to TTS?",
         _table([_row(name, _one(measured, name)) for name in plain], measured),
-        "In the second row the TTS stage, and its replay, answer with units only, no words among them; SQA is as usual.",
+        "In the second row the TTS stage, and its replay, answer with units only, no words among them; SQA is as"
+        " usual.",
     ]
     return "\n\n".join(parts)
 
@@ -137,9 +138,9 @@ def _explained(found: Mapping[str, Any] | None) -> str:
         return ""
     mean = {kind: before[kind]["mean_log_probability"] for kind in ("later units", "written answer")}
     return (
-        f"Before any merge, a unit after the first of its word costs {-mean['later units']:.3f} nats on the mean, a token"
-        f" of the written answer {-mean['written answer']:.4f}: one word can be said by many sequences of units and the"
-        " model is least sure there, so that a change of weights that no text notices turns units first."
+        f"Before any merge, a unit after the first of its word costs {-mean['later units']:.3f} nats on the mean, a"
+        f" token of the written answer {-mean['written answer']:.4f}. One word can be said by many sequences of units,"
+        " and the model is least sure there: a change of weights that leaves text alone can turn a unit."
     )
 
 
@@ -152,9 +153,9 @@ def _time(loaded: plan.Pipeline) -> str:
     found = [record for step in loaded.steps if (record := records.read(Path(loaded.output), step.name)) is not None]
     cpu = sum(record.cpu_seconds or 0.0 for record in found)
     return (
-        f"## Time\n\nSteps ran for {wall / 60:.0f} minutes on the clock and took {cpu / 60:.0f} minutes of processor time"
-        f" ({len(found)} of {len(loaded.steps)} steps; small scripts are not in the processor time). The target is 40"
-        " minutes on two free cores."
+        f"## Time\n\nSteps ran for {wall / 60:.0f} minutes on the clock and took {cpu / 60:.0f} minutes of processor"
+        f" time ({len(found)} of {len(loaded.steps)} steps; small scripts are not in the processor time)."
+        " The target is 40 minutes on two free cores."
     )
 
 
@@ -166,8 +167,8 @@ def _missing(loaded: plan.Pipeline, seeds: Sequence[int]) -> str:
         return ""
     command = f"python benchmarks/replica.py --seeds {' '.join(map(str, seeds))} --output {output}"
     return (
-        f"## Not finished\n\n{len(away)} of {len(loaded.steps)} steps, {len(trainings)} trainings among them; their rows"
-        f" are empty above. The run goes on where it was with\n\n```bash\n{command}\n```"
+        f"## Not finished\n\n{len(away)} of {len(loaded.steps)} steps, {len(trainings)} trainings among them; their"
+        f" rows are empty above. The run goes on where it was with\n\n```bash\n{command}\n```"
     )
 
 

@@ -125,7 +125,12 @@ def to_swanlab(callback: Any, samples: Sequence[Sample], step: int) -> None:
     """Write the text of every sample and its sound."""
     import swanlab
 
-    if swanlab.get_run() is None:
+    try:
+        run = swanlab.get_run()
+    except RuntimeError:
+        # how newer releases say that there is none
+        return
+    if run is None:
         return
     content: dict[str, Any] = {}
     for sample in samples:

@@ -200,6 +200,7 @@ def offline_curve(path: Path, key: str) -> list[float]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:The `logdir` parameter:DeprecationWarning")  # the host passes it
 def test_swanlab_gets_the_samples(spoken_base, data, questions, run_host, tmp_path, monkeypatch):
     swanlab = pytest.importorskip("swanlab", reason="pip install swanlab")
     sent = []
