@@ -83,6 +83,7 @@ def test_the_yaml_of_the_page_is_accepted(root, registry):
 def test_generators_and_modes_are_as_before_even_after_an_error():
     model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Sequential(torch.nn.Dropout()))
     model[1].eval()
+    model[0].generation_config = "its own"
     for seed in (random.seed, np.random.seed, torch.manual_seed):
         seed(3)
     expected = random.random(), np.random.random(), torch.rand(1).item()
@@ -93,6 +94,7 @@ def test_generators_and_modes_are_as_before_even_after_an_error():
         with undisturbed(model):
             model.eval()
             model[1].train()
+            model[0].generation_config = model[1].generation_config = "another"
             random.random()
             np.random.random()
             torch.rand(1)
@@ -101,5 +103,7 @@ def test_generators_and_modes_are_as_before_even_after_an_error():
     with pytest.raises(ZeroDivisionError):
         disturb()
     assert (random.random(), np.random.random(), torch.rand(1).item()) == expected
+    assert model[0].generation_config == "its own"
+    assert not hasattr(model[1], "generation_config")
     # the outer one and its first layer train, the inner ones do not
     assert [module.training for module in model.modules()] == [True, True, False, False]
