@@ -32,6 +32,7 @@ from slm_plugin.infer import options as infer_options
 from slm_plugin.merge.mergekit_methods import NAMES as MERGEKIT_NAMES
 from slm_plugin.merge.plan import MergeBlock
 from slm_plugin.pipeline import plan
+from slm_plugin.pipeline.plan import Skill
 from slm_plugin.plugins import Registry
 from slm_plugin.prepare import options as prepare_options
 from slm_plugin.reference_code import command_page, errors_page, metrics_page
@@ -39,6 +40,7 @@ from slm_plugin.speech.features.settings import FeatureSettings
 from slm_plugin.speech.hubert_settings import HubertKmeansSettings
 from slm_plugin.speech.policy import AudioPolicy
 from slm_plugin.speech.vocoder.settings import VocoderSettings, VocoderShape, VoiceTable
+from slm_plugin.training.probing import Guard, TrainingProbes
 
 NOTE = "<!-- Written by `python -m slm_plugin.reference` from the code's docstrings; edit those. -->\n\n"
 
@@ -67,6 +69,9 @@ def keys_page() -> str:
         _table("slm", SlmBlock),
         _table("slm.units", UnitsConfig),
         _table("slm.merge", MergeBlock),
+        _table("slm.probes", TrainingProbes),
+        _table("slm.probes.skills", Skill),
+        _table("slm.probes.guard", Guard),
     ]
     for name in registry.merges.names():
         if name not in MERGEKIT_NAMES:

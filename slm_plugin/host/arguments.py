@@ -92,6 +92,8 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str) -> None:
     if config.block.mitigations and training is not None and finetuning.stage != "sft":
         text = f"act on the host's stage: sft only, got stage: {finetuning.stage}."
         problems.append(Problem(f"{where}.mitigations", text))
+    if config.probes is not None and training is not None:
+        problems += checks.probe_refusals(training, finetuning, f"{where}.probes")
     if training is not None:
         active.seed = training.seed
         active.output_dir = Path(training.output_dir)

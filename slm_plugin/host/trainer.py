@@ -16,6 +16,7 @@ from slm_plugin import card
 from slm_plugin.data.mixing import MixedDataset
 from slm_plugin.data.sourced import SOURCE_COLUMN
 from slm_plugin.host import runtime
+from slm_plugin.host.probes import ProbeCallback
 from slm_plugin.host.sampling import sampler_for
 from slm_plugin.host.surprise import SurpriseCallback
 from slm_plugin.records import StageRun
@@ -97,6 +98,8 @@ def with_hooks(stock: Any) -> Any:
                 self.add_callback(SurpriseCallback(self, self.train_dataset))
             self.slm_card = make_card(self.slm, self.model)
             self.add_callback(CardCallback(self.slm_card))
+            if self.slm.config.probes is not None:
+                self.add_callback(ProbeCallback(self, self.slm.config.probes, self.slm_card))
             self._noted = Means()
             self.slm.hooks.hook.slm_stage_start(run=self.slm_run, model=self.model)
 

@@ -14,7 +14,7 @@ import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 STOP_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
@@ -81,7 +81,7 @@ class CommandChild:
 
 
 class WarmHost:
-    """Runs host commands as forks of one process that has the host imported.
+    """Runs host commands, and our own, as forks of one process that has the host imported.
 
     Args:
         log: File for the output of the importing process itself.
@@ -110,12 +110,18 @@ class WarmHost:
         self._reader.start()
 
     def start(
-        self, arguments: Sequence[str], log: Path, environment: Mapping[str, str], processes: int = 1
+        self,
+        arguments: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str],
+        processes: int = 1,
+        program: Literal["llamafactory-cli", "slm"] = "llamafactory-cli",
     ) -> WarmChild:
-        """Run the host's command line with these arguments in a fork, or in several that train together."""
+        """Run a command line with these arguments in a fork, or in several that train together."""
         identity = uuid.uuid4().hex
         job = {
             "id": identity,
+            "program": program,
             "arguments": list(arguments),
             "log": str(log.absolute()),
             "environments": [{**environment, **rank} for rank in _ranks(processes)],

@@ -127,7 +127,9 @@ class _Run:
         failures: list[PipelineError] = []
         while waiting or running:
             ready = [name for name in waiting if all(need in self.outcomes for need in self.needs[name])]
-            for name in ready if not failures else []:
+            free = self.pipeline.jobs - len(running)
+            # as many as there is room for, in the order of the file: what stands first is finished first
+            for name in ready[:free] if not failures else []:
                 waiting.remove(name)
                 running[pool.submit(self._run_step, self.steps[name])] = name
             if not running:
@@ -183,7 +185,10 @@ class _Run:
             arguments = [sys.executable, "-m", "llamafactory.cli", *arguments]
             return CommandChild(arguments, log, environment, self.inherited)
         if step.evaluate is not None:
-            arguments = [sys.executable, "-m", "slm_plugin", "eval", str(self.path), "--step", step.name]
+            arguments = ["eval", str(self.path), "--step", step.name]
+            if self.warm is not None:
+                return self.warm.start(arguments, log, environment, program="slm")
+            arguments = [sys.executable, "-m", "slm_plugin", *arguments]
             return CommandChild(arguments, log, environment, self.inherited)
         known = {"python": sys.executable}
         words = [known.get(word, word.replace("{output}", str(self.output))) for word in step.command or []]
@@ -195,7 +200,7 @@ class _Run:
 
     @contextmanager
     def _warm_host(self, todo: list[str]) -> Iterator[None]:
-        wanted = self.pipeline.warm_host and any(self.steps[name].kind in ("train", "export") for name in todo)
+        wanted = self.pipeline.warm_host and any(self.steps[name].kind != "command" for name in todo)
         if not wanted or _has_accelerator():
             yield
             return
