@@ -53,7 +53,7 @@ def _route(document: Mapping[str, Any], title: str, route: Mapping[str, Any]) ->
     bodies = {"Request": route.get("requestBody", {}), "Answer": route.get("responses", {}).get("200", {})}
     for noun, body in bodies.items():
         content = body.get("content", {})
-        schema = next((content[media].get("schema", {}) for media in MEDIA if media in content), {})
+        schema: Mapping[str, Any] = next((content[media].get("schema", {}) for media in MEDIA if media in content), {})
         schema = _resolved(document, schema)
         if "properties" not in schema:
             continue
