@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from slm_plugin.speech.features.grid import FrameGrid, Window, windows
+from slm_plugin.speech.features.network import settle_weight_norm
 from slm_plugin.speech.features.precision import check_finite, check_precision, in_precision
 from slm_plugin.speech.features.settings import FeatureSettings
 
@@ -28,7 +29,8 @@ class FeatureExtractor:
 
     Args:
         settings: What decides the features.
-        network: Network of :func:`slm_plugin.speech.features.network.build_network` with its weights, float32.
+        network: Network of :func:`slm_plugin.speech.features.network.build_network` with its weights, float32;
+            it is changed into what calculates.
         config: What it was built from.
         device: Where it calculates.
         batch_s: Seconds of sound, padding included, that go through the network at once; 0 for one wave at a time,
@@ -51,6 +53,7 @@ class FeatureExtractor:
         self.device = device
         self.grid = FrameGrid.of(config["conv_kernel"], config["conv_stride"])
         self.rate_hz = SAMPLE_RATE_HZ / self.grid.hop
+        settle_weight_norm(network)
         self._network: Any = in_precision(network.to(device), settings)
         self._dtype = getattr(torch, settings.dtype)
         # normalising over time lets padding into the frames, so such a front end takes one length at a time

@@ -48,6 +48,14 @@ def test_features_are_the_hidden_states_of_the_whole_network(networks: dict[str,
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
 
 
+def test_the_weight_norm_of_the_positions_is_multiplied_out_and_changes_no_weight(networks: dict[str, Any]) -> None:
+    settled = extractor(networks["xlsr"])._network.encoder.pos_conv_embed.conv
+    theirs = networks["xlsr"].encoder.pos_conv_embed.conv
+    assert "weight" in dict(settled.named_buffers())
+    assert "weight" not in dict(theirs.named_buffers())
+    assert torch.equal(settled.weight, theirs.weight)
+
+
 def test_layers_beyond_the_one_that_is_needed_are_not_kept(networks: dict[str, Any]) -> None:
     config = network_config(networks["xlsr"].config.to_dict(), LAYER, "test")
     assert len(build_network(config).encoder.layers) == LAYER < N_LAYERS
