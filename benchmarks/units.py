@@ -9,7 +9,7 @@ of units that stay what they were. Network and centroids are random, so these sh
 
 Exits with 1 where the units differ or the ratio is below the claim.
 
-    python benchmarks/units.py [--layers 48] [--width 1280] [--units 10000] [--repeats 3] [--threads 1] [--only-ratio]
+    python benchmarks/units.py [--layers 48] [--width 1280] [--units 10000] [--repeats 3] [--clips 6] [--only-ratio]
 """
 
 from __future__ import annotations
@@ -92,7 +92,14 @@ def timed(work: Callable[[], list[list[int]]]) -> tuple[list[list[int]], float, 
 def main() -> int:
     """Measure, print, and return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    for name, default in (("layers", 48), ("width", 1280), ("units", 10_000), ("repeats", 3), ("threads", 1)):
+    for name, default in (
+        ("layers", 48),
+        ("width", 1280),
+        ("units", 10_000),
+        ("repeats", 3),
+        ("threads", 1),
+        ("clips", 6),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--only-ratio", action="store_true", help="stop after the claim")
     chosen = parser.parse_args()
@@ -118,8 +125,8 @@ def main() -> int:
     picked = frames[torch.randint(len(frames), (chosen.units,), generator=draw)]
     points_KD = picked + 0.3 * frames.std(0) * torch.randn(picked.shape, generator=draw)
     centroids = Centroids(points_KD)
-    waves = [wave(seconds, seed) for seed, seconds in enumerate(LENGTHS_S)]
-    sound_s = sum(LENGTHS_S)
+    waves = [wave(seconds, seed) for seed, seconds in enumerate(LENGTHS_S[: chosen.clips])]
+    sound_s = sum(LENGTHS_S[: chosen.clips])
     ways = {
         "reference": lambda: reference_way(network, layer, points_KD, waves),
         "ours": lambda: units(ours, waves),
@@ -129,7 +136,8 @@ def main() -> int:
     for _ in range(chosen.repeats):
         for name, way in ways.items():
             runs[name].append(timed(way))
-    print(f"{layer} of {chosen.layers} layers, width {chosen.width}, {chosen.units} units; {sound_s:.1f} s in 6 clips")
+    print(f"{layer} of {chosen.layers} layers, width {chosen.width}, {chosen.units} units")
+    print(f"{len(waves)} clips, {sound_s:.1f} s in all")
     seconds = {name: statistics.median(run[1] for run in found) for name, found in runs.items()}
     expected = runs["reference"][0][0]
     for name, found in runs.items():
