@@ -4,7 +4,6 @@ import inspect
 import json
 import re
 from pathlib import Path
-from typing import cast
 
 import pytest
 from typer.main import get_command
@@ -15,11 +14,11 @@ from slm_plugin.docstrings import markdown
 from slm_plugin.errors import SlmError
 from slm_plugin.hookspecs import RegisterHooks, StageHooks
 from slm_plugin.reference_code import command_page, errors_page, metrics_page
-from slm_serve.app import create_app
+from slm_serve.app import create_routes
+from slm_serve.ops.settings import Settings
 from slm_serve.protocol import AudioOutput, ChatCompletion, ChatRequest, InputAudio, Usage, UserMessage
 from slm_serve.protocol_audio import SpeechRequest
 from slm_serve.reference import http_page
-from slm_serve.service import Service
 
 
 def test_the_committed_pages_are_what_the_code_says(root: Path):
@@ -90,7 +89,7 @@ def test_every_metric_has_its_formula_and_source():
 
 def test_every_route_and_parameter_is_on_the_page_of_the_server():
     page = http_page()
-    app = create_app(cast(Service, None))
+    app = create_routes(Settings())
     routes = [(method, path) for path, methods in app.openapi()["paths"].items() for method in methods]
     assert {("post", "/v1/chat/completions"), ("get", "/health")} <= set(routes)
     assert re.findall(r"^## (GET|POST) (\S+)$", page, re.MULTILINE) == [(m.upper(), path) for m, path in routes]
@@ -100,7 +99,7 @@ def test_every_route_and_parameter_is_on_the_page_of_the_server():
 
 
 def test_every_reference_of_the_openapi_document_leads_somewhere():
-    document = create_app(cast(Service, None)).openapi()
+    document = create_routes(Settings()).openapi()
     references = re.findall(r'"\$ref": "#/([^"]+)"', json.dumps(document))
     assert len(references) > 10
     for reference_ in references:
