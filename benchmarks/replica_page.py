@@ -168,7 +168,7 @@ def _missing(loaded: plan.Pipeline, seeds: Sequence[int]) -> str:
     command = f"python benchmarks/replica.py --seeds {' '.join(map(str, seeds))} --output {output}"
     return (
         f"## Not finished\n\n{len(away)} of {len(loaded.steps)} steps, {len(trainings)} trainings among them; their"
-        f" rows are empty above. The run goes on where it was with\n\n```bash\n{command}\n```"
+        f" rows are empty above. The run goes on where it was with\n\n<!-- needs an hour -->\n```bash\n{command}\n```"
     )
 
 

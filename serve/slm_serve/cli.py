@@ -48,7 +48,8 @@ def serve(
         Path | None, typer.Option(help="File with one accepted key a line; without it every key is accepted.")
     ] = None,
     engine_log: Annotated[
-        Path | None, typer.Option(help="File for vLLM's output; without it a temporary one.")
+        Path | None,
+        typer.Option(help="File for vLLM's output; without it a temporary one.", rich_help_panel=options.ENGINE),
     ] = None,
     interleave_processor: Annotated[
         bool,
@@ -56,13 +57,15 @@ def serve(
             "--interleave-processor",
             help="Let the engine keep to interleave constraints itself, by a logits processor; without, tokens that"
             " break one are dropped. A server of --vllm-url must have been started with that processor.",
+            rich_help_panel=options.ENGINE,
         ),
     ] = False,
     engine_argument: Annotated[
         list[str] | None,
         typer.Option(
-            help="Further argument for vLLM, such as --engine-argument=--tensor-parallel-size=2"
-            " or --engine-argument=--distributed-executor-backend=ray."
+            help="Further argument for vLLM, such as --engine-argument=--seed=1; give it again for more, such as"
+            " --tensor-parallel-size=2.",
+            rich_help_panel=options.ENGINE,
         ),
     ] = None,
     store: options.Store = None,

@@ -2,7 +2,7 @@
 
 A block runs unless the line above it says why not::
 
-    <!-- needs a GPU -->              no test can run it; what it may need is listed in NEEDS
+    <!-- needs a GPU -->              no test runs it; what it may need is listed in NEEDS
     <!-- run by tests/x/test_y.py --> that test runs it
     <!-- slow -->                     runs with the rest of its page, in make test-all only
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = ROOT / "docs" / "reference"
-NEEDS = ("a GPU", "the hub", "a package index", "several machines", "trained models", "your recordings")
+NEEDS = ("a GPU", "the hub", "a package index", "an hour", "several machines", "trained models", "your recordings")
 LANGUAGES = ("bash", "json", "python", "toml", "yaml")
 PICTURES = ("mermaid", "text")
 """What a reader looks at and nobody runs: drawings, and what a program prints."""
@@ -123,8 +124,9 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._groups: list[int] = []
-        for name in ("examples", "dataset_info", "benchmarks", "docs"):
-            (path / name).symlink_to(ROOT / name)
+        # copies, so that what a block writes beside what it reads stays out of the repository
+        for name in ("examples", "dataset_info", "benchmarks"):
+            shutil.copytree(ROOT / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
 
     def run(self, block: Block) -> str:
         """Write the file that a block is, or run it; return what it printed."""

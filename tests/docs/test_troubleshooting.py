@@ -29,7 +29,8 @@ from slm_plugin.plugins import Registry
 from slm_plugin.speech import audio
 from slm_plugin.speech.codecs import load_codec
 from slm_plugin.vocabulary import UnitVocabulary
-from slm_serve import cli, engine
+from slm_serve import cli, engine, running
+from slm_serve.backends.http import HttpBackend
 from slm_serve.fakes import FakeCodec
 from slm_serve.parsing import parse_json
 from slm_serve.protocol import UNSUPPORTED, ChatRequest
@@ -174,7 +175,8 @@ def no_model() -> None:
 
 def nobody_at_the_address() -> None:
     try:
-        asyncio.run(cli._check(cli.HttpBackend("http://127.0.0.1:9")))
+        plan_ = types.SimpleNamespace(engine=None, urls=["http://127.0.0.1:9"])
+        asyncio.run(running._check(HttpBackend(plan_.urls[0]), plan_))
     except SlmError as error:
         raise type(error)(str(error).replace(":9;", ":8001;")) from None
 

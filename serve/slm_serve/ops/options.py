@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
-_BOUNDS, _ACCESS, _WATCH = "Bounds", "Access", "Observation"
+ENGINE = "Engine"
+"""Heading of the options of vLLM; a heading has columns of its own, so long names need short neighbours."""
+
+_BOUNDS, _ACCESS, _WATCH, _TRACES = "Bounds", "Access", "Observation", "Traces"
 
 
 def _bound(text: str, least: float) -> typer.models.OptionInfo:
@@ -49,7 +52,7 @@ OtlpEndpoint = Annotated[
     typer.Option(
         envvar="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
         help="Send OpenTelemetry traces there, such as http://localhost:4318/v1/traces.",
-        rich_help_panel=_WATCH,
+        rich_help_panel=_TRACES,
     ),
 ]
 
@@ -80,7 +83,8 @@ VllmUrl = Annotated[
     list[str] | None,
     typer.Option(
         help="Use the vLLM server at this address instead of starting one; its key is VLLM_API_KEY. Given several"
-        " times, the least busy one answers."
+        " times, the least busy one answers.",
+        rich_help_panel=ENGINE,
     ),
 ]
 Store = Annotated[
@@ -93,9 +97,18 @@ Store = Annotated[
 ExpertsFolder = Annotated[
     Path | None,
     typer.Option(
-        "--experts", help="Folder of LoRA experts, one folder each; they are asked for by name, and may change."
+        "--experts",
+        help="Folder of LoRA experts, one folder each; they are asked for by name, and may change.",
+        rich_help_panel=ENGINE,
     ),
 ]
 MaxExpertRank = Annotated[
-    int | None, typer.Option(min=1, max=512, help="Largest rank of an expert; that of those there by default.")
+    int | None,
+    typer.Option(
+        min=1,
+        max=512,
+        metavar="RANK",
+        help="Largest rank of an expert; that of those there by default.",
+        rich_help_panel=ENGINE,
+    ),
 ]
