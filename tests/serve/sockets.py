@@ -14,8 +14,8 @@ import websockets
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 
-from slm_serve.cli import Gateway as Server
-from slm_serve.cli import listen
+from slm_serve.server import Gateway as Server
+from slm_serve.server import listen
 
 _EVENT: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 
