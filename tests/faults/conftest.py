@@ -109,6 +109,8 @@ def live(tokenizer: Any, vocabulary: Any, codec: Any, write: Any) -> Open:
         limits = limits or Limits()
         service = Service(tokenizer, vocabulary, codec, backend, "fake-codec", limits=limits)
         with listen("127.0.0.1", 0) as listener:
+            # what the kernel takes from a server whose client does not read; else it may be megabytes
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)
             server = Gateway(
                 create_app(service, keys, Settings(limits)), listener, "127.0.0.1", limits, drain_s=drain_s
             )

@@ -86,8 +86,8 @@ async def test_an_audio_id_is_another_keys_secret(gateway):
         unknown = await g.http.post("/v1/chat/completions", json=missing, headers=other)
         # nobody can tell whether it exists
         assert refused.status_code == unknown.status_code == 400
-        words = [answer.json()["error"]["message"].replace(audio_id[:-1], "") for answer in (refused, unknown)]
-        assert words[0][:40] == words[1][:40]
+        told, told_of_none = (answer.json()["error"]["message"] for answer in (refused, unknown))
+        assert told.replace(audio_id, "ID") == told_of_none.replace(audio_id[:-1] + "x", "ID")
 
 
 async def test_pages_of_other_sites_are_refused_unless_named(gateway):
@@ -110,7 +110,7 @@ async def test_pages_of_other_sites_are_refused_unless_named(gateway):
 
 
 async def test_log_lines_hold_ids_and_times_and_nothing_that_was_said(gateway, capsys):
-    logs.configure(logs.LogFormat.JSON, logs.LogLevel.DEBUG)
+    logs.configure("json", "debug")
     try:
         async with gateway("sesame<|3|><|eot_id|>", keys=["topsecret"]) as g:
             body = {"model": "fake", "messages": [{"role": "user", "content": "openup"}], **SPEECH}
@@ -130,7 +130,7 @@ async def test_log_lines_hold_ids_and_times_and_nothing_that_was_said(gateway, c
 
 
 def test_an_exception_is_logged_without_its_words(capsys):
-    logs.configure(logs.LogFormat.TEXT, logs.LogLevel.INFO)
+    logs.configure("text", "info")
     try:
         raise ValueError("what was said")
     except ValueError:
