@@ -52,6 +52,11 @@ class Live:
         """Ask for a chat completion."""
         return await self.http.post("/v1/chat/completions", content=body(**more))
 
+    def client(self) -> httpx.AsyncClient:
+        """Make a client of as many connections as it likes."""
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        return httpx.AsyncClient(base_url="http://{}:{}".format(*self.address), timeout=None, limits=limits)
+
     async def settled(self, expected: dict[str, int]) -> None:
         """Wait until no more is held than before, for as long as the test may take; the client's own is let go of."""
         await self.http.aclose()
