@@ -52,6 +52,11 @@ class Live:
         """Ask for a chat completion."""
         return await self.http.post("/v1/chat/completions", content=body(**more))
 
+    def client(self) -> httpx.AsyncClient:
+        """Make a client of as many connections as it likes."""
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        return httpx.AsyncClient(base_url="http://{}:{}".format(*self.address), timeout=None, limits=limits)
+
     async def settled(self, expected: dict[str, int]) -> None:
         """Wait until no more is held than before, for as long as the test may take; the client's own is let go of."""
         await self.http.aclose()
@@ -109,6 +114,8 @@ def live(tokenizer: Any, vocabulary: Any, codec: Any, write: Any) -> Open:
         limits = limits or Limits()
         service = Service(tokenizer, vocabulary, codec, backend, "fake-codec", limits=limits)
         with listen("127.0.0.1", 0) as listener:
+            # what the kernel takes from a server whose client does not read; else it may be megabytes
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**16)
             server = Gateway(
                 create_app(service, keys, Settings(limits)), listener, "127.0.0.1", limits, drain_s=drain_s
             )

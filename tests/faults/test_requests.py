@@ -93,12 +93,13 @@ def test_requests_by_the_document_are_answered_or_refused(document):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_ten_thousand_requests_leave_nothing_behind(app, document):
     operations = [result.ok() for result in document.get_all_operations()]
     share = LONG // len(operations)
 
     for operation in operations:
-        send(operation, 200)
+        send(operation, 100)
     before, files = held()
     for operation in operations:
         send(operation, share)
@@ -181,7 +182,8 @@ def test_any_bytes_are_refused(app, content):
 
 def test_the_document_knows_every_parameter(app):
     document = app.openapi()
-    body = document["components"]["schemas"]["ChatRequest"]
+    operation = document["paths"]["/v1/chat/completions"]["post"]
+    body = operation["requestBody"]["content"]["application/json"]["schema"]
     assert set(body["properties"]) == set(ChatRequest.model_fields)
     assert set(document["paths"]) >= {"/v1/chat/completions", "/v1/models", "/health"}
-    assert "422" not in document["paths"]["/v1/chat/completions"]["post"]["responses"]
+    assert "422" not in operation["responses"]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from faults.conftest import SPEECH, body, holdings, request
+from faults.conftest import body, holdings, request
 from slm_serve.backends.fake import FakeBackend
 from slm_serve.ops.limits import Limits
 
@@ -80,14 +80,14 @@ async def test_a_body_larger_than_it_may_be_is_told_before_it_has_arrived(live):
 
 
 async def test_a_reader_that_does_not_read_is_dropped_and_holds_nobody_up(live, write):
-    # 25 MB of sound, far more than the buffers of both kernels and of the server hold
-    flood = [write("<|3|>") * 100] * 200
+    # 2 MB of text, far more than the buffers of both kernels and of the server hold
+    flood = [write(" following") * 1000] * 200
     backend = FakeBackend([flood, [write("short<|eot_id|>")]], context=None)
-    limits = Limits(stall_s=0.2, header_s=0.2, units=10**6)
+    limits = Limits(stall_s=0.2, header_s=0.2)
     async with live(backend=backend, limits=limits) as g:
         before = holdings()
         _, writer = await g.connect(receive_buffer=4096)
-        writer.write(request(body(stream=True, max_tokens=10**9, **SPEECH)))
+        writer.write(request(body(stream=True, max_tokens=10**9)))
         while not g.backend.calls:
             await asyncio.sleep(0.001)
         # answered while the other one stalls
@@ -103,11 +103,11 @@ async def test_a_reader_that_does_not_read_is_dropped_and_holds_nobody_up(live, 
 
 
 async def test_a_whole_answer_that_is_not_read_is_dropped(live, write):
-    # 25 MB, of which the kernels take a part
-    limits = Limits(header_s=0.2, units=10**6)
-    async with live(backend=FakeBackend([[write("<|3|>") * 20_000]], context=None), limits=limits) as g:
+    # 2 MB, of which the kernels take a part
+    limits = Limits(header_s=0.2)
+    async with live(backend=FakeBackend([[write(" following") * 500] * 400], context=None), limits=limits) as g:
         _, writer = await g.connect(receive_buffer=4096)
-        writer.write(request(body(max_tokens=10**9, **SPEECH)))
+        writer.write(request(body(max_tokens=10**9)))
         while not g.backend.calls:
             await asyncio.sleep(0.001)
         await g.backend.calls[0].ended.wait()

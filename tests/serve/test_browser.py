@@ -73,7 +73,7 @@ class Server:
         assert vocabulary is not None
         self.vocabulary = vocabulary
         heard, answer = "what is your name\n\nmy name is music\n\n", "my name is music"
-        ids = tokenizer(f"{heard}{answer}{f'<|{ANSWERED}|>' * 150}<|eot_id|>", add_special_tokens=False)["input_ids"]
+        ids = tokenizer(f"{heard}{answer}{f'<|{ANSWERED}|>' * 140}<|eot_id|>", add_special_tokens=False)["input_ids"]
         # the last delta hangs where a test asks for it
         self.backend = FakeBackend([[[token] for token in ids]], model="music-expert")
         self._service = Service(tokenizer, vocabulary, FakeCodec(50), self.backend)
@@ -172,8 +172,8 @@ def test_what_is_said_arrives_and_what_is_answered_plays(browser, server):
     assert units.count(ASKED) > 0.4 * len(units)
     talk = [item.inner_text().split("\n") for item in page.query_selector_all("#talk li")]
     assert talk == [["You", "what is your name"], ["Model", "my name is music"]]
-    # 150 units of 20 ms
-    assert page.inner_text("#lasts") == "3.00 s"
+    # 140 units of 20 ms
+    assert page.inner_text("#lasts") == "2.80 s"
     assert page.inner_text("#first-audio").endswith(" ms")
     assert page.evaluate("hears()") is None
     assert page.said == []
@@ -188,9 +188,9 @@ def test_a_second_question_goes_on_with_the_conversation(browser, server):
         until(page, f"document.querySelectorAll('#talk li').length === {2 * turn}")
         until(page, "document.getElementById('state').textContent === 'Ready.'")
     first, second = server.backend.calls
-    # the whole first answer, its 150 units exactly, stands in the second prompt
+    # the whole first answer, its 140 units exactly, stands in the second prompt
     asked = [unit for unit in server.vocabulary.units(second.ids) if unit == ANSWERED]
-    assert len(asked) == 150
+    assert len(asked) == 140
     assert second.ids[: len(first.ids) - 5] == first.ids[:-5]
     page.close()
 
