@@ -107,18 +107,24 @@ def to_tensorboard(callback: Any, samples: Sequence[Sample], step: int) -> None:
 
 
 def to_wandb(callback: Any, samples: Sequence[Sample], step: int) -> None:
-    """Write one table with a player in each row that has sound."""
+    """Write one table with a player in each row that has sound, and the sounds by skill as well.
+
+    W&B keeps the media of a table in an artifact, which an offline run leaves outside its folder until it is
+    synchronised; the sounds by skill lie in the folder.
+    """
     wandb = callback._wandb
     if wandb is None or wandb.run is None:
         return
-    rows = []
+    rows, content = [], dict[str, Any]()
     for sample in samples:
         sound = None
         if sample.wave_N is not None:
             sound = wandb.Audio(sample.wave_N, sample_rate=sample.sample_rate_hz)
+            again = wandb.Audio(sample.wave_N, sample_rate=sample.sample_rate_hz, caption=sample.answer)
+            content.setdefault(f"{TAG}/{sample.skill}", []).append(again)
         rows.append([*sample.cells(step), sound])
-    table = wandb.Table(columns=[*COLUMNS, "audio"], data=rows)
-    wandb.log({TAG: table, "train/global_step": step})
+    content[TAG] = wandb.Table(columns=[*COLUMNS, "audio"], data=rows)
+    wandb.log({**content, "train/global_step": step})
 
 
 def to_swanlab(callback: Any, samples: Sequence[Sample], step: int) -> None:
