@@ -1,7 +1,4 @@
-"""What an installation may and may not change, by uv's resolver; needs a package index.
-
-Resolves what the commands of README.md, docs/how-to/install.md and docs/how-to/existing-set-up.md install.
-"""
+"""What an installation may and may not change, by uv's resolver; needs a package index."""
 
 from __future__ import annotations
 

@@ -37,11 +37,10 @@ async def chunks(
     event: Event | None = first
     while event is not None:
         if isinstance(event, End):
-            await chat.remember(service, event)
+            chat.remember(service, event)
             if chat.ticket is not None:
                 yield piece(Delta(audio=AudioDelta(id=chat.ticket.id, expires_at=chat.ticket.expires_at)))
-            told = Delta() if event.malformed is None else Delta(slm=Extension(malformed=event.malformed))
-            yield chunk([ChunkChoice(delta=told, finish_reason=event.reason)])
+            yield chunk([ChunkChoice(delta=Delta(), finish_reason=event.reason)])
             if with_usage:
                 yield chunk([], chat.usage(event))
         else:

@@ -1,1 +1,0 @@
-"""When each word of a recording is spoken."""

@@ -1,1 +1,0 @@
-"""`slm units`: the units of one recording, and what they sound and look like."""

@@ -1,1 +1,0 @@
-"""`slm prepare`: corpora of recordings, or text chats that are spoken, as rows of units."""

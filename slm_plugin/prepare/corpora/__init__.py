@@ -1,1 +1,0 @@
-"""Forms of corpora, each file a plugin."""

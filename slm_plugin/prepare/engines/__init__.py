@@ -1,1 +1,0 @@
-"""Who does the work: each runs the same worker over the shards that are missing."""

@@ -1,1 +1,0 @@
-"""Synthesisers that speak text chats, each file a plugin."""

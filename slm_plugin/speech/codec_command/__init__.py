@@ -1,1 +1,0 @@
-"""``slm codec``: codecs made, changed and compared."""

@@ -1,1 +1,0 @@
-"""Published files of speech networks, k-means and vocoders -> codec folders."""

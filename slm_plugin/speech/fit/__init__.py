@@ -1,1 +1,0 @@
-"""K-means over the features of recordings, resumable."""

@@ -1,1 +1,0 @@
-"""Units -> waves: the unit HiFi-GAN of Seamless and its relatives."""

@@ -1,3 +1,0 @@
-from prepare.fixtures import prepared
-
-__all__ = ["prepared"]
