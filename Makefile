@@ -6,7 +6,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all check docs clean
+.PHONY: help setup demo replica test test-all check docs clean
 
 DEVICE ?= $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PYTHON ?= $(shell for name in python3.11 python3; do \
@@ -40,6 +40,9 @@ setup: $(PROJECT_READY) ## everything the demo and the tests need, in .venv
 demo: setup ## train, serve and ask the tiny model; results in runs/demo
 	.venv/bin/slm run examples/tiny/pipeline.yaml
 
+replica: setup ## the paper's table on the tiny world, an hour and more; goes on where it was stopped; writes docs/replica.md
+	.venv/bin/python benchmarks/replica.py
+
 test: setup ## at most 15 minutes on two cores
 	$(PYTEST) -m "not slow"
 
@@ -54,9 +57,10 @@ check: setup ## style, types, layers, and generated docs that match the code
 	.venv/bin/python -m slm_plugin.reference --check
 	.venv/bin/python examples/recipes.py --check
 
-docs: setup ## write docs/reference and the recipes of examples from the code
+docs: setup ## write docs/reference and the recipes from the code, and build the site in build/site
 	.venv/bin/python -m slm_plugin.reference
 	.venv/bin/python examples/recipes.py
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --strict
 
 clean: ## remove the environment, caches, builds and the demo's results
 	rm -rf .venv .uv build dist htmlcov runs/demo .coverage .coverage.*

@@ -1,4 +1,4 @@
-"""The methods that ``mitigations.py`` compares on the tiny world, each a few lines of YAML.
+"""The methods that ``mitigations.py`` and ``replica.py`` compare on the tiny world, each a few lines of YAML.
 
 A *path* trains ASR, TTS and SQA with its own ``slm:`` block. An *end* changes the last adapters of a path
 without training: a discount, or a merge.
@@ -6,13 +6,13 @@ without training: a discount, or a merge.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 STAGES = ("asr", "tts", "sqa")
-EARLIER = {"asr": ("text",), "tts": ("text", "asr"), "sqa": ("text", "asr", "tts")}
-"""Tasks before each stage: what there is to replay."""
+OWN_TEXT, UNITS_ONLY = "own_text", "units_only"
+"""Data folders that are made: text that the base wrote itself, and speech without words among its units."""
 
 Mitigations = Callable[[str], list[dict[str, Any]]]
 
@@ -25,11 +25,17 @@ class Path:
         name: Row of the table.
         mitigations: ``slm.mitigations`` of a stage.
         stages: Which stages it has, in order.
+        data: Which made data folder a stage trains on, by stage; the tiny world's own unless named.
+        changes: Keys of the host's YAML that a stage changes, by stage.
+        row: What the row of the last stage is called in matrices; the stage unless set.
     """
 
     name: str
     mitigations: Mitigations
     stages: tuple[str, ...] = STAGES
+    data: Mapping[str, str] = field(default_factory=dict)
+    changes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    row: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,14 @@ class End:
     uses_adapter: bool = field(default=True)
 
 
-def replay(ratio: float, **options: Any) -> Mitigations:
+def earlier(stage: str, order: Sequence[str] = STAGES) -> tuple[str, ...]:
+    """Return the tasks before a stage: what there is to replay."""
+    return ("text", *order[: order.index(stage)])
+
+
+def replay(ratio: float, order: Sequence[str] = STAGES, **options: Any) -> Mitigations:
     """Replay a share of every earlier task."""
-    return lambda stage: [{"replay": {"sources": {f"tiny_{task}": ratio for task in EARLIER[stage]}, **options}}]
+    return lambda stage: [{"replay": {"sources": {f"tiny_{t}": ratio for t in earlier(stage, order)}, **options}}]
 
 
 def always(*mitigations: dict[str, Any]) -> Mitigations:
@@ -66,7 +77,7 @@ def both(*parts: Mitigations) -> Mitigations:
 def synthesised(ratio: float) -> Mitigations:
     """Replay text that the base wrote itself in place of the text it was trained on."""
     names = {"text": "tiny_own_text", "asr": "tiny_asr", "tts": "tiny_tts"}
-    return lambda stage: [{"replay": {"sources": {names[task]: ratio for task in EARLIER[stage]}}}]
+    return lambda stage: [{"replay": {"sources": {names[task]: ratio for task in earlier(stage)}}}]
 
 
 PATHS = (
@@ -76,7 +87,7 @@ PATHS = (
     Path("replay 5 %, surprise", replay(0.05, pick="surprise")),
     Path("replay 5 %, falling", replay(0.05, schedule={"shape": "linear", "start": 1.8, "end": 0.2})),
     Path("replay 5 %, rising", replay(0.05, schedule={"shape": "linear", "start": 0.2, "end": 1.8})),
-    Path("replay 5 %, own text", synthesised(0.05)),
+    Path("replay 5 %, own text", synthesised(0.05), data=dict.fromkeys(STAGES, OWN_TEXT)),
     Path("L2 1e-3", always({"l2_anchor": {"strength": 1e-3}})),
     Path("L2 1e-2", always({"l2_anchor": {"strength": 1e-2}})),
     Path("LLRD .9", always({"llrd": {"alpha": 0.9}})),

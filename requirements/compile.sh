@@ -13,7 +13,8 @@ resolve() { # device, extra that brings the engine, further options of uv
     shift 2
     uv pip compile --quiet --python-version 3.11 \
         --no-header --no-annotate --no-emit-index-url --no-emit-find-links "$@" \
-        --extra dev --extra deepspeed --extra eval --extra tiny --extra "$engine" \
+        --extra dev --extra docs --extra deepspeed --extra eval --extra tiny --extra align --extra ray \
+        --extra "$engine" \
         --output-file "requirements/constraints-$device.txt" pyproject.toml requirements/pins.in
 }
 

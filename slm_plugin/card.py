@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from slm_plugin import __version__
-from slm_plugin.errors import DataError
+from slm_plugin.errors import DataError, WeightsError
+from slm_plugin.weights.staging import intended
 
 FILE_NAME = "slm.json"
 _SAMPLED_BLOCKS = 16
@@ -36,12 +37,20 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write a card, with the versions in force, to a temporary name and move it into place."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a card, with the versions in force, to a temporary name and move it into place.
+
+    Raises:
+        WeightsError: The disk is full, or the folder cannot be written; an earlier card stays.
+    """
     temporary = folder / f".{FILE_NAME}.{os.getpid()}"
     text = json.dumps({**content, "versions": versions()}, indent=2, ensure_ascii=False)
-    temporary.write_text(text + "\n", encoding="utf-8")
-    temporary.replace(folder / FILE_NAME)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.replace(folder / FILE_NAME)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise WeightsError(f"{intended(folder) / FILE_NAME} was not written: {error.strerror or error}.") from None
 
 
 def versions() -> dict[str, str]:

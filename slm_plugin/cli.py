@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +12,16 @@ import typer
 
 from slm_plugin import __version__
 from slm_plugin.adapters.command import export_check
+from slm_plugin.doctor.command import doctor
 from slm_plugin.errors import PipelineError, SlmError, suggest
 from slm_plugin.experts.command import experts
 from slm_plugin.infer.command import infer
+from slm_plugin.listen.command import units
 from slm_plugin.merge.command import merge_file
+from slm_plugin.prepare.command import prepare_corpus
 from slm_plugin.replay_synthesis.command import make_replay_app
 from slm_plugin.report.command import report
+from slm_plugin.speech.codec_command.app import make_codec_app
 from slm_plugin.text_decoder.command import extract_text
 
 COMMANDS = "slm_plugin.commands"
@@ -30,6 +35,10 @@ PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="The
 def run_pipeline(
     pipeline: PipelineFile,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why, and stop.")] = False,
+    logs: Annotated[
+        bool | None,
+        typer.Option("--logs/--no-logs", help="Show the steps' logs as they are written; on a terminal unless told."),
+    ] = None,
 ) -> None:
     """Run the steps of a pipeline that are not finished and print its summary."""
     from rich.console import Console
@@ -44,7 +53,8 @@ def run_pipeline(
             what = f"run: {'; '.join(intention.reasons)}" if intention.reasons else "finished before"
             typer.echo(f"{intention.name}: {what}")
         return
-    with Progress(Console()) as progress:
+    console = Console()
+    with Progress(console, console.is_terminal if logs is None else logs) as progress:
         outcomes = runner.run(loaded, pipeline, progress)
     typer.echo("\n" + results.write_results(loaded, outcomes))
 
@@ -65,9 +75,10 @@ def evaluate_step(
     if step not in found:
         raise PipelineError(f"{pipeline} has no evaluation step {step!r}. {suggest(step, found, 'Evaluations')}")
     wanted = found[step]
-    generator = load_generator(Path(wanted.model), Path(wanted.adapter) if wanted.adapter else None)
     skills = [(skill.skill, skill.probe, skill.options) for skill in loaded.skills]
-    scores = evaluate(generator, skills, registry)
+    adapter = Path(wanted.adapter) if wanted.adapter else None
+    with closing(load_generator(Path(wanted.model), adapter, loaded.engine)) as generator:
+        scores = evaluate(generator, skills, registry)
     results.write_scores(scores_path(Path(loaded.output), wanted.stage), scores)
     for skill, score in scores.items():
         notes = "".join(f", {name} {value:.3f}" for name, value in score.notes.items())
@@ -89,6 +100,7 @@ def make_app() -> typer.Typer:
             typer.echo(__version__)
             raise typer.Exit
 
+    app.command("doctor")(doctor)
     app.command("run")(run_pipeline)
     app.command("eval")(evaluate_step)
     app.command("export-check")(export_check)
@@ -96,7 +108,10 @@ def make_app() -> typer.Typer:
     app.command("infer")(infer)
     app.command("merge")(merge_file)
     app.command("extract-text")(extract_text)
+    app.command("prepare")(prepare_corpus)
     app.command("report")(report)
+    app.add_typer(make_codec_app(), name="codec")
+    app.command("units")(units)
     app.add_typer(make_replay_app(), name="replay")
     for entry in sorted(metadata.entry_points(group=COMMANDS), key=lambda found: found.name):
         app.command(entry.name)(entry.load())

@@ -16,6 +16,7 @@ from slm_plugin.errors import ConfigError, Problem, suggest
 from slm_plugin.merge.plan import MergePlan, parse_merge
 from slm_plugin.plugins import Registry
 from slm_plugin.strict import Strict, parse
+from slm_plugin.training.probing import ProbePlan, parse_probes
 from slm_plugin.vocabulary import DEFAULT_UNIT_COUNT
 
 
@@ -75,6 +76,9 @@ class SlmBlock(Strict):
     merge: dict[str, Any] | None = None
     """What ``llamafactory-cli export`` writes instead of one model: several merged. See ``slm.merge``."""
 
+    probes: dict[str, Any] | None = None
+    """Skills that are scored while the stage trains, to the host's loggers. See ``slm.probes``."""
+
     long_samples: Literal["cut", "drop"] = "cut"
     """What happens to samples longer than ``cutoff_len``: cut by the host, or dropped. Both are counted."""
 
@@ -93,12 +97,14 @@ class SlmConfig:
         instances: The stage (where named) and the mitigations, in order; hooks fire on them.
         unit_count: Units in the vocabulary; 0 where ``units`` is not set.
         merge: The models to merge and how; None where ``merge`` is not set.
+        probes: What is scored during training; None where ``probes`` is not set.
     """
 
     block: SlmBlock
     instances: tuple[object, ...]
     unit_count: int
     merge: MergePlan | None = None
+    probes: ProbePlan | None = None
 
 
 def parse_block(raw: Any, registry: Registry, where: str = "slm") -> SlmConfig:
@@ -137,9 +143,20 @@ def parse_block(raw: Any, registry: Registry, where: str = "slm") -> SlmConfig:
             merge = parse_merge(named["merge"], registry, f"{where}.merge")
         except ConfigError as error:
             problems.extend(error.problems)
+    probes: ProbePlan | None = None
+    if isinstance(named.get("probes"), Mapping):
+        try:
+            probes = parse_probes(named["probes"], registry, f"{where}.probes")
+            if probes.options.codec is not None:
+                found = _codec_size(probes.options.codec, registry, f"{where}.probes.codec", problems)
+                if unit_count and found not in (0, unit_count):
+                    text = f"has {found} units, the vocabulary {unit_count}: its sound would be another's."
+                    problems.append(Problem(f"{where}.probes.codec", text))
+        except ConfigError as error:
+            problems.extend(error.problems)
     if problems or block is None:
         raise ConfigError(problems)
-    return SlmConfig(block, tuple(instances), unit_count, merge)
+    return SlmConfig(block, tuple(instances), unit_count, merge, probes)
 
 
 def _mitigations(raw: Any, registry: Registry, where: str, problems: list[Problem]) -> list[object]:
@@ -165,13 +182,16 @@ def _mitigations(raw: Any, registry: Registry, where: str, problems: list[Proble
 
 
 def _unit_count(units: UnitsConfig, registry: Registry, where: str, problems: list[Problem]) -> int:
-    if units.codec is None:
-        return units.default_count
+    return units.default_count if units.codec is None else _codec_size(units.codec, registry, where, problems)
+
+
+def _codec_size(name: str, registry: Registry, where: str, problems: list[Problem]) -> int:
+    """Return the number of units of a codec; 0, and a problem more, where there is none."""
     from slm_plugin.errors import SlmError
     from slm_plugin.speech.codecs import load_codec
 
     try:
-        return load_codec(units.codec, registry).n_units
+        return load_codec(name, registry).n_units
     except SlmError as error:
         problems.append(Problem(where, str(error)))
         return 0

@@ -9,6 +9,7 @@ The tree::
     ├── VocabularyError    tokenizer, unit count or unit value do not fit together
     ├── DataError          a data set or a row of it cannot be used
     ├── AudioError         a recording cannot be turned into units
+    ├── AlignmentError     the words of a text cannot be placed in a recording
     ├── CodecError         a codec folder is missing, damaged or of another form
     ├── WeightsError       weights on disk are missing, damaged or do not fit together
     ├── PipelineError      a pipeline file or one of its steps failed
@@ -74,6 +75,10 @@ class DataError(SlmError):
 
 class AudioError(SlmError):
     """A recording cannot be turned into units."""
+
+
+class AlignmentError(SlmError):
+    """The words of a text cannot be placed in a recording."""
 
 
 class CodecError(SlmError):

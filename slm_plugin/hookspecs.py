@@ -10,7 +10,7 @@ There are two kinds of hooks.
 
 *Register* hooks run once per plugin manager and announce what a plugin offers by name. ``register``
 takes the name and a factory; a factory is called with no arguments for stages and codecs, and with
-its parsed options for mitigations and probes (see :class:`slm_plugin.plugins.Registry`).
+its parsed options for everything else (see :class:`slm_plugin.plugins.Registry`).
 
 *Stage* hooks are methods of the objects that a stage's configuration names (its stage and its
 mitigations), on a manager made for that stage alone. They fire in the order of the configuration,
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from slm_plugin.alignment.protocol import Aligner
     from slm_plugin.eval.protocol import Probe
+    from slm_plugin.prepare.corpora.protocol import Corpus
+    from slm_plugin.prepare.voices.protocol import Voice
     from slm_plugin.speech.protocol import Codec
     from slm_plugin.stages.protocol import Stage
 
@@ -51,6 +54,18 @@ class RegisterHooks:
     @hookspec
     def slm_register_codecs(self, register: Callable[[str, Callable[[], Codec]], None]) -> None:
         """Announce codecs (audio <-> units); ``slm.units.codec`` and ``slm serve --codec`` accept the name."""
+
+    @hookspec
+    def slm_register_corpora(self, register: Callable[[str, type[Corpus]], None]) -> None:
+        """Announce forms of corpora; ``corpus`` of ``slm prepare`` accepts the name."""
+
+    @hookspec
+    def slm_register_aligners(self, register: Callable[[str, type[Aligner]], None]) -> None:
+        """Announce ways to place words in recordings; ``align`` of ``slm prepare`` accepts the name."""
+
+    @hookspec
+    def slm_register_voices(self, register: Callable[[str, type[Voice]], None]) -> None:
+        """Announce synthesisers that speak text chats; ``voice`` of ``slm prepare`` accepts the name."""
 
     @hookspec
     def slm_register_mitigations(self, register: Callable[[str, type], None]) -> None:

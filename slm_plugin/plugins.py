@@ -22,6 +22,18 @@ BUILT_INS = (
     "slm_plugin.stages.tts",
     "slm_plugin.stages.sqa",
     "slm_plugin.speech.mel_kmeans",
+    "slm_plugin.speech.hubert_kmeans",
+    "slm_plugin.alignment.known",
+    "slm_plugin.alignment.published",
+    "slm_plugin.alignment.ctc",
+    "slm_plugin.prepare.corpora.librispeech",
+    "slm_plugin.prepare.corpora.common_voice",
+    "slm_plugin.prepare.corpora.ljspeech",
+    "slm_plugin.prepare.corpora.listed",
+    "slm_plugin.prepare.corpora.hub",
+    "slm_plugin.prepare.corpora.chats",
+    "slm_plugin.prepare.voices.espeak",
+    "slm_plugin.prepare.voices.endpoint",
     "slm_plugin.mitigations.replay",
     "slm_plugin.mitigations.l2_anchor",
     "slm_plugin.mitigations.llrd",
@@ -35,7 +47,12 @@ BUILT_INS = (
     "slm_plugin.eval.probes.text_match",
     "slm_plugin.eval.probes.speech_recognition",
     "slm_plugin.eval.probes.speech_synthesis",
+    "slm_plugin.eval.probes.unit_error",
     "slm_plugin.eval.probes.spoken_qa",
+    "slm_plugin.eval.probes.spoken_questions",
+    "slm_plugin.eval.probes.instruction_following",
+    "slm_plugin.eval.probes.text_similarity",
+    "slm_plugin.eval.probes.lm_harness",
     "slm_plugin.eval.probes.interleave_form",
     "slm_plugin.eval.probes.perplexity",
 )
@@ -88,6 +105,7 @@ class Registry:
     Attributes:
         stages: ``factory() -> Stage``.
         codecs: ``factory() -> Codec``, ready to encode and decode.
+        corpora: Class with an ``Options`` model, made with ``cls(options)``; aligners and voices likewise.
         mitigations: Class with an ``Options`` model, made with ``cls(options)``.
         merges: Class with an ``Options`` model, made with ``cls(options)``.
         probes: Class with an ``Options`` model, made with ``cls(options)``.
@@ -95,6 +113,9 @@ class Registry:
 
     stages: Catalogue = field(default_factory=lambda: Catalogue("stage"))
     codecs: Catalogue = field(default_factory=lambda: Catalogue("codec"))
+    corpora: Catalogue = field(default_factory=lambda: Catalogue("corpus"))
+    aligners: Catalogue = field(default_factory=lambda: Catalogue("aligner"))
+    voices: Catalogue = field(default_factory=lambda: Catalogue("voice"))
     mitigations: Catalogue = field(default_factory=lambda: Catalogue("mitigation"))
     merges: Catalogue = field(default_factory=lambda: Catalogue("merge"))
     probes: Catalogue = field(default_factory=lambda: Catalogue("probe"))
@@ -122,6 +143,9 @@ class Registry:
         hooks: Mapping[str, Callable[[str, Any], None]] = {
             "slm_register_stages": registry.stages.register,
             "slm_register_codecs": registry.codecs.register,
+            "slm_register_corpora": registry.corpora.register,
+            "slm_register_aligners": registry.aligners.register,
+            "slm_register_voices": registry.voices.register,
             "slm_register_mitigations": registry.mitigations.register,
             "slm_register_merges": registry.merges.register,
             "slm_register_probes": registry.probes.register,

@@ -1,7 +1,9 @@
 """Write the reference pages from the code: ``python -m slm_plugin.reference [--check] [folder]``.
 
 The hooks come from :mod:`slm_plugin.hookspecs`, the keys from the models of the ``slm:`` block and
-the options of the built-in mitigations and probes; their docstrings are the text.
+the options of the built-in mitigations and probes; their docstrings are the text. Commands, errors and
+metrics are in :mod:`slm_plugin.reference_code`; packages beside this one announce a page of their own
+under the entry-point group :data:`PAGES_OF_OTHERS`.
 """
 
 from __future__ import annotations
@@ -9,12 +11,12 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
-import re
 import sys
 import textwrap
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,21 @@ from pydantic.fields import FieldInfo
 
 from slm_plugin import hookspecs
 from slm_plugin.config import SlmBlock, UnitsConfig
+from slm_plugin.docstrings import markdown
 from slm_plugin.experts import plan as experts_plan
 from slm_plugin.infer import options as infer_options
 from slm_plugin.merge.mergekit_methods import NAMES as MERGEKIT_NAMES
 from slm_plugin.merge.plan import MergeBlock
 from slm_plugin.pipeline import plan
+from slm_plugin.pipeline.plan import Skill
 from slm_plugin.plugins import Registry
+from slm_plugin.prepare import options as prepare_options
+from slm_plugin.reference_code import command_page, errors_page, metrics_page
+from slm_plugin.speech.features.settings import FeatureSettings
+from slm_plugin.speech.hubert_settings import HubertKmeansSettings
+from slm_plugin.speech.policy import AudioPolicy
+from slm_plugin.speech.vocoder.settings import VocoderSettings, VocoderShape, VoiceTable
+from slm_plugin.training.probing import Guard, TrainingProbes
 
 NOTE = "<!-- Written by `python -m slm_plugin.reference` from the code's docstrings; edit those. -->\n\n"
 
@@ -58,6 +69,9 @@ def keys_page() -> str:
         _table("slm", SlmBlock),
         _table("slm.units", UnitsConfig),
         _table("slm.merge", MergeBlock),
+        _table("slm.probes", TrainingProbes),
+        _table("slm.probes.skills", Skill),
+        _table("slm.probes.guard", Guard),
     ]
     for name in registry.merges.names():
         if name not in MERGEKIT_NAMES:
@@ -95,29 +109,59 @@ def infer_page() -> str:
     return "\n".join([head, *(_table(title, model) for title, model in models.items())])
 
 
+def prepare_page() -> str:
+    """Return the page of the keys of ``slm prepare``, and the options of everything that it can name."""
+    registry = Registry.load(entry_points=False)
+    head = (
+        f"# Keys of `slm prepare`\n\n{NOTE}`slm prepare [CONFIG.yaml] [key=value ...]` takes them from a file, its"
+        " arguments, or both. Unknown keys are refused.\n"
+    )
+    models: dict[str, type[BaseModel]] = {"top level": prepare_options.PrepareOptions}
+    models |= {"interleave": prepare_options.Interleave, "audio": AudioPolicy}
+    parts = [head, *(_table(title, model) for title, model in models.items())]
+    for key, catalogue in (("corpus", registry.corpora), ("align", registry.aligners), ("voice", registry.voices)):
+        for name in catalogue.names():
+            parts.append(_table(f"{name} ({key})", catalogue.get(name).Options, catalogue.get(name)))
+    return "\n".join(parts)
+
+
+def codec_page() -> str:
+    """Return the page of the settings of a codec folder."""
+    head = (
+        f"# Settings of a codec folder\n\n{NOTE}They are in its `config.json`; `slm codec configure FOLDER KEY=VALUE`"
+        " changes those that do not belong to the weights. Unknown keys are refused.\n"
+    )
+    models: dict[str, type[BaseModel]] = {
+        "top level": HubertKmeansSettings,
+        "features": FeatureSettings,
+        "vocoder": VocoderSettings,
+        "vocoder.shape": VocoderShape,
+        "vocoder.voices": VoiceTable,
+    }
+    return "\n".join([head, *(_table(title, model) for title, model in models.items())])
+
+
 PAGES = {
     "hooks.md": hooks_page,
     "slm-keys.md": keys_page,
     "pipeline-keys.md": pipeline_page,
     "experts-keys.md": experts_page,
     "infer-keys.md": infer_page,
+    "prepare-keys.md": prepare_page,
+    "command-line.md": command_page,
+    "errors.md": errors_page,
+    "metrics.md": metrics_page,
+    "codec-keys.md": codec_page,
 }
 
-
-def markdown(docstring: str) -> str:
-    """Turn a Google docstring with reStructuredText roles into Markdown."""
-    text = re.sub(r":\w+:`~?([^`]+)`", r"`\1`", inspect.cleandoc(docstring)).replace("``", "`")
-    text = re.sub(r"^(\S[^\n]*)::\n\n((?:    .*\n?|\n)+)", _code_block, text, flags=re.MULTILINE)
-    text = re.sub(r"^(Returns|Args|Raises|Attributes|Source):\n((?: {4}.*\n?)+)", _section, text, flags=re.MULTILINE)
-    return text.strip()
+PAGES_OF_OTHERS = "slm_plugin.reference"
+"""Entry-point group of further pages: the name is that of the file without its ending, the value makes the page."""
 
 
-def _code_block(match: re.Match[str]) -> str:
-    return f"{match[1]}:\n\n```\n{textwrap.dedent(match[2]).strip()}\n```\n\n"
-
-
-def _section(match: re.Match[str]) -> str:
-    return f"*{match[1]}:* {' '.join(textwrap.dedent(match[2]).split())}\n"
+def every_page() -> dict[str, Callable[[], str]]:
+    """Return what makes each page, by file name: those of this package, then those announced by others."""
+    found = sorted(metadata.entry_points(group=PAGES_OF_OTHERS), key=lambda entry: entry.name)
+    return PAGES | {f"{entry.name}.md": entry.load() for entry in found}
 
 
 def _without_title(docstring: str) -> str:
@@ -195,7 +239,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, fail where a page is out of date")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("docs/reference"), help="where the pages are")
     chosen = parser.parse_args(arguments)
-    pages = {chosen.folder / name: make() for name, make in PAGES.items()}
+    pages = {chosen.folder / name: make() for name, make in every_page().items()}
     outdated = [path for path, text in pages.items() if not path.is_file() or path.read_text("utf-8") != text]
     if chosen.check:
         for path in outdated:

@@ -1,4 +1,4 @@
-"""Everything an outside plugin can offer: mitigations, a stage, a probe and a codec, in one file.
+"""All an outside plugin can offer, in one file: mitigations, a stage, a probe, a codec, parts of ``slm prepare``.
 
 Each part stands for itself; copy the one you need. What fires when is in ``slm_plugin.hookspecs``.
 Shapes: ``wave_N`` is ``(n_samples,)``; logits are ``(batch B, tokens T, vocabulary V)``.
@@ -7,18 +7,21 @@ Shapes: ``wave_N`` is ``(n_samples,)``; logits are ``(batch B, tokens T, vocabul
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 
 from slm_plugin import hookimpl
+from slm_plugin.alignment.protocol import Alignment
 from slm_plugin.errors import CodecError
 from slm_plugin.eval.protocol import Generator
-from slm_plugin.records import PoolDraw, Sample, Score, StageRun, Units
+from slm_plugin.prepare.corpora.protocol import ChatItem
+from slm_plugin.records import PoolDraw, Sample, Score, StageRun, Units, Utterance, WordSpan
 from slm_plugin.strict import Strict
 from slm_plugin.vocabulary import check_range
 
@@ -242,6 +245,105 @@ class MuLawStream:
     def finish(self) -> np.ndarray:
         """Return what is left: nothing."""
         return np.zeros(0, dtype=np.float32)
+
+
+class SpellingBee:
+    """Corpus ``spelling_bee``: words to be asked for, letter by letter as the answer.
+
+    Args:
+        options: Which words.
+    """
+
+    class Options(Strict):
+        """Options of ``spelling_bee``."""
+
+        words: list[str] = Field(min_length=1)
+        """The words."""
+
+    kind: Literal["speech", "chats"] = "chats"
+    licence = "public domain"
+
+    def __init__(self, options: Options) -> None:
+        self.words = options.words
+        self.fingerprint = " ".join(options.words)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __getitem__(self, index: int) -> ChatItem:
+        return ChatItem(f"bee-{index}", f"Spell {self.words[index]}", " ".join(self.words[index]), "en")
+
+
+class Beeps:
+    """Voice ``beeps``: a tone per character; how long a word lasts is known, so it needs no aligner.
+
+    Args:
+        options: It has none.
+    """
+
+    class Options(Strict):
+        """Options of ``beeps``."""
+
+    licence = "public domain"
+    questions, answers = ("low",), "high"
+
+    def __init__(self, options: Options) -> None:
+        self.fingerprint = "beeps 1"
+
+    @contextmanager
+    def session(self) -> Iterator[Beeps]:
+        """Return itself: nothing is carried from text to text."""
+        yield self
+
+    def say(self, text: str, voice: str) -> Utterance:
+        """Return 0.1 seconds of a tone for each character of each word."""
+        ends = np.cumsum([0.1 * len(word) for word in text.split()])
+        starts = [0.0, *ends[:-1]]
+        spans = tuple(WordSpan(*span) for span in zip(text.split(), starts, ends, strict=True))
+        time_N = np.arange(round(16_000 * ends[-1])) / 16_000
+        wave_N = 0.5 * np.sin(2 * np.pi * (220.0 if voice == "low" else 440.0) * time_N)
+        return Utterance(wave_N.astype(np.float32), 16_000, text, spans)
+
+
+class Steady:
+    """Aligner ``steady``: every word lasts equally long.
+
+    Args:
+        options: It has none.
+    """
+
+    class Options(Strict):
+        """Options of ``steady``."""
+
+    fingerprint, licence = "steady 1", ""
+
+    def __init__(self, options: Options) -> None:
+        pass
+
+    def align(
+        self, name: str, wave_N: np.ndarray, sample_rate_hz: int, words: Sequence[str], known: Sequence[WordSpan]
+    ) -> Alignment:
+        """Cut the recording into as many parts as there are words."""
+        step = len(wave_N) / sample_rate_hz / max(1, len(words))
+        return Alignment(tuple(WordSpan(word, step * n, step * (n + 1)) for n, word in enumerate(words)))
+
+
+@hookimpl
+def slm_register_corpora(register: Callable[[str, type], None]) -> None:
+    """Offer the corpus."""
+    register("spelling_bee", SpellingBee)
+
+
+@hookimpl
+def slm_register_voices(register: Callable[[str, type], None]) -> None:
+    """Offer the voice."""
+    register("beeps", Beeps)
+
+
+@hookimpl
+def slm_register_aligners(register: Callable[[str, type], None]) -> None:
+    """Offer the aligner."""
+    register("steady", Steady)
 
 
 @hookimpl

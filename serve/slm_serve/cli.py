@@ -3,70 +3,150 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import signal
-import socket
-import sys
 import tempfile
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvicorn
-from fastapi import FastAPI
 
-from slm_plugin.errors import ConfigError, EngineError, Problem, SlmError
+from slm_plugin.errors import ConfigError, Problem, SlmError
+from slm_plugin.vocabulary import UnitVocabulary
 from slm_serve.app import create_app
 from slm_serve.backends.http import HttpBackend
 from slm_serve.engine import Engine, read_config
+from slm_serve.history import History
 from slm_serve.loading import load_parts
+from slm_serve.ops import logs, options
+from slm_serve.ops.auth import read_keys
+from slm_serve.ops.experts import engine_arguments
+from slm_serve.ops.limits import DEFAULT, Limits
+from slm_serve.ops.settings import Settings
+from slm_serve.ops.store import open_store
+from slm_serve.ops.tracing import Tracing
+from slm_serve.running import Experts, Plan, run
+from slm_serve.server import DRAIN_S, Tls, listen
 from slm_serve.service import Service
 
-_DRAIN_S = 5
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROCESSOR = ("--logits-processors", "slm_serve.interleave.processor:InterleaveProcessor")
+_MIB = 2**20
 
 
 def serve(
     model: Annotated[str, typer.Option(help="Folder of an exported model with unit tokens.")],
     codec: Annotated[str, typer.Option(help="Registered codec, or folder that a codec was saved to.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
-    vllm_url: Annotated[
-        str | None,
-        typer.Option(help="Use the vLLM server at this address instead of starting one; its key is VLLM_API_KEY."),
-    ] = None,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, metavar="PORT", help="Port to listen on; 0 takes a free one.")
+    ] = 8000,
+    vllm_url: options.VllmUrl = None,
     api_key_file: Annotated[
         Path | None, typer.Option(help="File with one accepted key a line; without it every key is accepted.")
     ] = None,
     engine_log: Annotated[
-        Path | None, typer.Option(help="File for vLLM's output; without it a temporary one.")
+        Path | None,
+        typer.Option(help="File for vLLM's output; without it a temporary one.", rich_help_panel=options.ENGINE),
     ] = None,
+    interleave_processor: Annotated[
+        bool,
+        typer.Option(
+            "--interleave-processor",
+            help="Let the engine keep to interleave constraints itself, by a logits processor; without, tokens that"
+            " break one are dropped. A server of --vllm-url must have been started with that processor.",
+            rich_help_panel=options.ENGINE,
+        ),
+    ] = False,
     engine_argument: Annotated[
-        list[str] | None, typer.Option(help="Further argument for vLLM, such as --engine-argument=--seed=1.")
+        list[str] | None,
+        typer.Option(
+            help="Further argument for vLLM, such as --engine-argument=--seed=1; give it again for more, such as"
+            " --tensor-parallel-size=2.",
+            rich_help_panel=options.ENGINE,
+        ),
     ] = None,
+    store: options.Store = None,
+    experts: options.ExpertsFolder = None,
+    max_expert_rank: options.MaxExpertRank = None,
+    max_streams: options.MaxStreams = DEFAULT.streams,
+    max_queue: options.MaxQueue = DEFAULT.queue,
+    max_sessions: options.MaxSessions = DEFAULT.sessions,
+    max_clip_seconds: options.MaxClipSeconds = DEFAULT.clip_s,
+    max_body_mib: options.MaxBodyMib = DEFAULT.body_bytes / _MIB,
+    max_decoded_mib: options.MaxDecodedMib = DEFAULT.decoded_bytes / _MIB,
+    max_units: options.MaxUnits = DEFAULT.units,
+    stall_seconds: options.StallSeconds = DEFAULT.stall_s,
+    total_seconds: options.TotalSeconds = DEFAULT.total_s,
+    session_seconds: options.SessionSeconds = DEFAULT.session_s,
+    drain_seconds: options.DrainSeconds = DRAIN_S,
+    tls_certificate: options.TlsCertificate = None,
+    tls_key: options.TlsKey = None,
+    cors_origin: options.CorsOrigin = None,
+    web: options.Web = True,
+    metrics_port: options.MetricsPort = None,
+    metrics_host: options.MetricsHost = "127.0.0.1",
+    otlp_endpoint: options.OtlpEndpoint = None,
+    log_format: options.LogFormat = options.LogForm.TEXT,
+    log_level: options.LogLevel = options.Level.WARNING,
 ) -> None:
     """Serve a speech model through OpenAI's HTTP API.
 
     Prints `ready http://HOST:PORT` when requests will be answered.
     """
     folder = Path(tempfile.mkdtemp(prefix="slm-serve-"))
-    log = engine_log or folder / "vllm.log"
+    limits = Limits(
+        clip_s=max_clip_seconds,
+        body_bytes=int(max_body_mib * _MIB),
+        decoded_bytes=int(max_decoded_mib * _MIB),
+        units=max_units,
+        streams=max_streams,
+        queue=max_queue,
+        sessions=max_sessions,
+        stall_s=stall_seconds,
+        total_s=total_seconds,
+        session_s=session_seconds,
+    )
     try:
+        _check(vllm_url, experts, tls_certificate, tls_key)
+        logs.configure(log_format, log_level)
         keys = read_keys(api_key_file) if api_key_file else []
+        tls = Tls(tls_certificate, tls_key) if tls_certificate and tls_key else None
+        if tls is not None:
+            tls.check()
         with listen(host, port) as listener:
             read_config(model)
             tokenizer, vocabulary, speech = load_parts(model, codec)
-            asyncio.run(
-                _run(
-                    listener,
-                    host,
-                    lambda backend: create_app(Service(tokenizer, vocabulary, speech, backend, codec), keys),
-                    None if vllm_url else Engine(model, log, engine_argument or []),
-                    vllm_url,
-                )
+            tracing = Tracing.to(otlp_endpoint) if otlp_endpoint else Tracing()
+            settings = Settings(limits, keys, cors_origin or (), metrics_port is None, web, tracing)
+            history = History(store=open_store(store or f"sqlite:///{folder / 'answers.sqlite'}"))
+            more, environment = list(engine_argument or []), {}
+            if experts is not None:
+                more = [*engine_arguments(experts, max_expert_rank), *more]
+                environment = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+            if interleave_processor:
+                more += PROCESSOR
+            plan = Plan(
+                listener,
+                host,
+                lambda backend: create_app(
+                    Service(
+                        tokenizer, vocabulary, speech, backend, codec, history=history, limits=limits, tracing=tracing
+                    ),
+                    settings=settings,
+                ),
+                None if vllm_url else Engine(model, engine_log or folder / "vllm.log", more, environment),
+                vllm_url or (),
+                limits,
+                tls,
+                drain_seconds,
+                None if metrics_port is None else (metrics_host, metrics_port),
+                None if experts is None else Experts(experts, folder / "experts"),
+                partial(_constrain, vocabulary, tokenizer) if interleave_processor else None,
             )
+            asyncio.run(run(plan))
     except SlmError as error:
         typer.echo(f"slm serve: {error}", err=True)
         raise typer.Exit(1) from None
@@ -74,122 +154,22 @@ def serve(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def read_keys(path: Path) -> list[str]:
-    """Return the keys of a file, one a line; empty lines and lines that begin with ``#`` are passed over.
-
-    Raises:
-        ConfigError: The file cannot be read, or holds no key.
-    """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([Problem("--api-key-file", f"{path} cannot be read ({error}).")]) from None
-    keys = [line for line in lines if line and not line.startswith("#")]
-    if not keys:
-        raise ConfigError([Problem("--api-key-file", f"{path} holds no key; write one a line.")])
-    return keys
+def _constrain(vocabulary: UnitVocabulary, tokenizer: PreTrainedTokenizerBase, engine: HttpBackend) -> None:
+    """Let an engine's logits processor keep to interleave constraints."""
+    engine.constrain(vocabulary, tokenizer.eos_token_id)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound already, so that a taken port is told before minutes of loading.
-
-    Raises:
-        ConfigError: The address cannot be bound.
-    """
-    listener: socket.socket | None = None
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        if listener is not None:
-            listener.close()
-        raise ConfigError([Problem("--host/--port", f"{host}:{port} cannot be listened on ({error}).")]) from None
-    return listener
-
-
-async def _run(
-    listener: socket.socket,
-    host: str,
-    make_app: Callable[[HttpBackend], FastAPI],
-    engine: Engine | None,
-    url: str | None,
-) -> None:
-    stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stopping.set)
-    try:
-        if engine is not None:
-            typer.echo(f"starting vLLM, which takes a minute on a CPU; its log: {engine.log_path}", err=True)
-            engine.start()
-            if not await _unless(stopping, engine.ready()):
-                return
-            backend = engine.backend()
-        else:
-            assert url is not None, "an engine or an address is needed"
-            backend = HttpBackend(url, os.environ.get("VLLM_API_KEY"))
-            await _check(backend)
-        server = Gateway(make_app(backend), listener, host)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        stop = asyncio.create_task(stopping.wait())
-        await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
-        server.should_exit = True
-        stop.cancel()
-        await serving
-    finally:
-        if engine is not None:
-            await asyncio.to_thread(engine.stop)
-
-
-async def _check(backend: HttpBackend) -> None:
-    if not await backend.healthy():
-        await backend.close()
-        raise EngineError(f"no vLLM server answers at {backend.url}; --vllm-url takes the address of a running one.")
-
-
-async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Wait for some work; return False, with the work cancelled, when asked to stop first."""
-    task = asyncio.create_task(work)
-    stop = asyncio.create_task(stopping.wait())
-    await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
-    stop.cancel()
-    if task.done():
-        await task
-        return True
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-    return False
-
-
-class Gateway(uvicorn.Server):
-    """Uvicorn without its signal handlers, that says when it answers.
-
-    Args:
-        app: What to serve.
-        listener: The bound socket.
-        host: Name to show for it.
-    """
-
-    def __init__(self, app: FastAPI, listener: socket.socket, host: str) -> None:
-        super().__init__(
-            uvicorn.Config(app, log_level="warning", access_log=False, ws="none", timeout_graceful_shutdown=_DRAIN_S)
-        )
-        name = f"[{host}]" if ":" in host else host
-        self._address = f"http://{name}:{listener.getsockname()[1]}"
-
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until ``should_exit``; signals are the caller's."""
-        await self._serve(sockets)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to answer, then say so."""
-        await super().startup(sockets)
-        if self.started:
-            sys.stdout.write(f"ready {self._address}\n")
-            sys.stdout.flush()
+def _check(urls: list[str] | None, experts: Path | None, certificate: Path | None, key: Path | None) -> None:
+    """Refuse options that do not go together, all at once."""
+    problems = []
+    if experts is not None and not experts.is_dir():
+        problems.append(Problem("--experts", f"{experts} is no folder; give one that holds a folder per expert."))
+    if experts is not None and urls:
+        problems.append(Problem("--experts", "experts need the engine that slm serve starts; leave --vllm-url out."))
+    if (certificate is None) != (key is None):
+        problems.append(Problem("--tls-certificate/--tls-key", "TLS needs both, the certificate and its key."))
+    if problems:
+        raise ConfigError(problems)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from slm_plugin.errors import EngineError, SlmError
@@ -40,13 +42,23 @@ class Engine:
         model: Folder of the model; also one of the two names it is served under, beside the folder's name.
         log_path: File for everything that vLLM says.
         extra: Further arguments of vLLM's own.
+        environment: Further variables of its environment.
     """
 
-    def __init__(self, model: str, log_path: Path, extra: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        model: str,
+        log_path: Path,
+        extra: Sequence[str] = (),
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.model = model
         self.log_path = log_path
         self._extra = list(extra)
-        self._key = secrets.token_urlsafe(24)
+        self._environment = environment
+        self.key = secrets.token_urlsafe(24)
+        # a stop from outside may meet one of whoever restarts it
+        self._stopping = threading.Lock()
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -57,18 +69,18 @@ class Engine:
 
     def backend(self) -> HttpBackend:
         """Return a backend that may talk to the server."""
-        return HttpBackend(self.url, self._key)
+        return HttpBackend(self.url, self.key)
 
     def start(self) -> None:
         """Start the process; :meth:`ready` waits for it."""
         leash = [sys.executable, "-m", "slm_serve.leash", str(os.getpid())]
-        with self.log_path.open("wb") as log:
+        with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [*leash, *self._command()],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=engine_environment(os.environ, on_cpu()) | {"VLLM_API_KEY": self._key},
+                env=engine_environment(os.environ, on_cpu()) | {"VLLM_API_KEY": self.key, **self._environment},
                 start_new_session=True,
             )
 
@@ -93,8 +105,16 @@ class Engine:
         finally:
             await backend.close()
 
+    def exit_code(self) -> int | None:
+        """Return what the process ended with; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
     def stop(self) -> None:
         """End the process and all its children, kindly first; blocks until they are gone."""
+        with self._stopping:
+            self._stop()
+
+    def _stop(self) -> None:
         if self._process is None:
             return
         group = self._process.pid

@@ -8,6 +8,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from slm_plugin.errors import EngineError, SlmError
+from slm_serve.ops.context import current
+
+ENGINE_RETRY_S = 5
+"""Seconds after which to ask again when the engine is away: it is being started anew."""
 
 
 class RequestError(SlmError):
@@ -17,10 +21,19 @@ class RequestError(SlmError):
         status: HTTP status, 400 unless the API has a better one.
         param: Path of the offending parameter, such as ``messages[0].content``.
         code: Machine-readable name of the problem.
+        retry_after_s: Seconds after which the same request may be answered; None where that would not help.
     """
 
-    def __init__(self, message: str, param: str | None = None, code: str | None = None, status: int = 400) -> None:
+    def __init__(
+        self,
+        message: str,
+        param: str | None = None,
+        code: str | None = None,
+        status: int = 400,
+        retry_after_s: int | None = None,
+    ) -> None:
         super().__init__(message)
+        self.retry_after_s = retry_after_s
         self.param = param
         self.code = code
         self.status = status
@@ -33,10 +46,13 @@ def error_body(error: Exception) -> dict[str, dict[str, str | None]]:
         param, code = error.param, error.code
         if error.status == 429:
             kind = "rate_limit_error"
+        elif error.status >= 500:
+            kind = "server_error"
     elif isinstance(error, EngineError):
         kind, code = "server_error", "engine_unavailable"
     elif not isinstance(error, SlmError):
         kind = "server_error"
+    current().error = code or kind
     message = str(error) if isinstance(error, SlmError) else "the server failed to answer; its log has the details."
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
@@ -50,7 +66,9 @@ def error_status(error: Exception) -> int:
 
 def error_response(error: Exception) -> JSONResponse:
     """Return the HTTP response that describes an error."""
-    return JSONResponse(error_body(error), status_code=error_status(error))
+    wait_s = ENGINE_RETRY_S if isinstance(error, EngineError) else getattr(error, "retry_after_s", None)
+    headers = None if wait_s is None else {"retry-after": str(wait_s)}
+    return JSONResponse(error_body(error), status_code=error_status(error), headers=headers)
 
 
 async def _known(_: Request, error: Exception) -> JSONResponse:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
 import time
-import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from slm_plugin.errors import EngineError
 from slm_serve.errors import RequestError
+from slm_serve.ops.context import current
+from slm_serve.ops.store import CAPACITY, MemoryStore, Record, Store
 
 LIFETIME_S = 3600
-CAPACITY = 1000
+_LOG = logging.getLogger("slm_serve.history")
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Ticket:
     """What a client may refer to an answer by.
 
     Attributes:
-        id: Such as ``audio_5f0c...``.
+        id: Such as ``audio_5f0c...``, of 128 random bits.
         expires_at: Unix time in seconds from which on the answer is forgotten.
     """
 
@@ -28,44 +31,61 @@ class Ticket:
 
 
 class History:
-    """Keeps the generated ids of the latest spoken answers for an hour.
+    """Keeps the generated ids of the latest spoken answers for an hour, each for the key that asked for it.
 
     Args:
-        capacity: Most answers kept; the oldest goes first.
+        capacity: Most answers kept where no store is given; the oldest goes first.
         lifetime_s: Seconds an answer is kept.
         clock: Gives Unix time in seconds.
+        store: Where they are kept; in this process by default.
     """
 
     def __init__(
-        self, capacity: int = CAPACITY, lifetime_s: int = LIFETIME_S, clock: Callable[[], float] = time.time
+        self,
+        capacity: int = CAPACITY,
+        lifetime_s: int = LIFETIME_S,
+        clock: Callable[[], float] = time.time,
+        store: Store | None = None,
     ) -> None:
-        self._capacity = capacity
+        self._store = store or MemoryStore(capacity)
         self._lifetime_s = lifetime_s
         self._clock = clock
-        self._answers: OrderedDict[str, tuple[int, tuple[int, ...]]] = OrderedDict()
 
     def issue(self) -> Ticket:
         """Return a ticket for an answer that is about to be generated."""
-        return Ticket(f"audio_{uuid.uuid4().hex}", int(self._clock()) + self._lifetime_s)
+        return Ticket(f"audio_{secrets.token_hex(16)}", int(self._clock()) + self._lifetime_s)
 
-    def remember(self, ticket: Ticket, ids: Sequence[int]) -> None:
-        """Keep the ids of an answer under its ticket."""
-        self._answers[ticket.id] = (ticket.expires_at, tuple(ids))
-        while len(self._answers) > self._capacity:
-            self._answers.popitem(last=False)
+    async def remember(self, ticket: Ticket, ids: Sequence[int]) -> None:
+        """Keep the ids of an answer under its ticket; where the store is away the answer is given all the same."""
+        request = current()
+        try:
+            record = Record(request.owner, ticket.expires_at, tuple(ids), request.replica)
+            await self._store.put(ticket.id, record)
+        except Exception:
+            _LOG.exception("a spoken answer could not be kept")
 
-    def recall(self, audio_id: str, param: str) -> tuple[int, ...]:
-        """Return the ids of an answer.
+    async def recall(self, audio_id: str, param: str) -> tuple[int, ...]:
+        """Return the ids of an answer; the engine that made it will be asked first.
 
         Args:
             audio_id: The ticket's id.
             param: Where the request names it, for the message.
 
         Raises:
-            RequestError: There is no such answer, or no longer.
+            RequestError: There is no such answer, or no longer, or it is another key's: all in the same words.
+            EngineError: The store is away.
         """
-        expires_at, ids = self._answers.get(audio_id, (0, ()))
-        if expires_at <= self._clock():
-            self._answers.pop(audio_id, None)
+        try:
+            record = await self._store.get(audio_id)
+        except Exception as error:
+            _LOG.exception("the store of spoken answers is away")
+            raise EngineError("the store of spoken answers does not answer.") from error
+        request = current()
+        if record is None or record.expires_at <= self._clock() or record.owner != request.owner:
             raise RequestError(f"no spoken answer has the id {audio_id!r}, or it has expired.", param)
-        return ids
+        request.replica = record.replica
+        return record.ids
+
+    async def close(self) -> None:
+        """Let go of the store."""
+        await self._store.close()

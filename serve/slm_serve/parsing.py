@@ -11,25 +11,17 @@ from pydantic_core import from_json
 
 from slm_plugin.errors import suggest
 from slm_serve.errors import RequestError
+from slm_serve.ops.limits import DEFAULT
 
-MAX_BODY_BYTES = 25 * 2**20
+MAX_BODY_BYTES = DEFAULT.body_bytes
+"""Largest request unless the server is set up otherwise."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
-async def read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:
-    """Return the body of a request.
-
-    Raises:
-        RequestError: It is larger than ``limit`` bytes (413).
-    """
-    body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit:
-            text = f"the request is larger than {limit / 2**20:g} MiB."
-            raise RequestError(text, code="request_too_large", status=413)
-    return bytes(body)
+async def read_body(request: Request) -> bytes:
+    """Return the body of a request; its size is bounded by :class:`slm_serve.ops.deadlines.Deadlines`."""
+    return await request.body()
 
 
 def parse_json(model: type[Model], body: bytes, unsupported: Mapping[str, Any]) -> Model:
@@ -49,6 +41,15 @@ def parse_json(model: type[Model], body: bytes, unsupported: Mapping[str, Any]) 
         raise RequestError(f"the body is not JSON: {error}.", code="invalid_json") from None
     if not isinstance(raw, dict):
         raise RequestError("the body must be a JSON object.", code="invalid_json")
+    return parse_object(model, raw, unsupported)
+
+
+def parse_object(model: type[Model], raw: dict[str, Any], unsupported: Mapping[str, Any]) -> Model:
+    """Parse what JSON or a form gave; see :func:`parse_json`.
+
+    A known parameter that cannot be done is passed over where it asks for nothing.
+    """
+    raw = {key: value for key, value in raw.items() if key not in unsupported or value != unsupported[key]}
     try:
         return model.model_validate(raw)
     except ValidationError as error:

@@ -12,13 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from slm_serve.backends.protocol import FinishReason
-
-VOICES = (
-    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx"),
-    *("sage", "shimmer", "verse"),
-    "default",  # ours
-)
-"""Voice names; all of them are the codec's one speaker."""
+from slm_serve.interleave.form import Malformed
 
 UNSUPPORTED: Mapping[str, Any] = {
     "function_call": "none",
@@ -53,11 +47,22 @@ def _listed(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
+def voice_name(value: Any) -> Any:
+    """Take the name out of ``{"id": name}``."""
+    return value["id"] if isinstance(value, dict) and set(value) == {"id"} else value
+
+
+def _mode_alone(value: Any) -> Any:
+    return {"mode": value} if isinstance(value, str) else value
+
+
 def _stops(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-class _Request(BaseModel):
+class StrictRequest(BaseModel):
+    """A part of a request: unknown keys are refused, null means "not given"."""
+
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
     )
@@ -69,14 +74,14 @@ class _Request(BaseModel):
 
 
 # ------------------------------------------------------------------------------------------- requests
-class TextPart(_Request):
+class TextPart(StrictRequest):
     """Written text."""
 
     type: Literal["text"]
     text: str
 
 
-class InputAudio(_Request):
+class InputAudio(StrictRequest):
     """A recording."""
 
     data: str
@@ -85,7 +90,7 @@ class InputAudio(_Request):
     """Ours: all but wav and mp3. pcm16 is bare samples, mono, 24 kHz; every other file says itself what it is."""
 
 
-class AudioPart(_Request):
+class AudioPart(StrictRequest):
     """Spoken input."""
 
     type: Literal["input_audio"]
@@ -96,21 +101,21 @@ Texts = Annotated[list[TextPart], BeforeValidator(_listed)]
 Parts = Annotated[list[Annotated[TextPart | AudioPart, Field(discriminator="type")]], BeforeValidator(_listed)]
 
 
-class SystemMessage(_Request):
+class SystemMessage(StrictRequest):
     """Instructions; ``developer`` is taken as ``system``."""
 
     role: Literal["system", "developer"]
     content: Texts
 
 
-class UserMessage(_Request):
+class UserMessage(StrictRequest):
     """What the user writes or says."""
 
     role: Literal["user"]
     content: Parts
 
 
-class AudioReference(_Request):
+class AudioReference(StrictRequest):
     """An earlier spoken answer of this server; further fields of the answer may be left in."""
 
     model_config = ConfigDict(extra="ignore")
@@ -118,7 +123,7 @@ class AudioReference(_Request):
     id: str
 
 
-class AssistantMessage(_Request):
+class AssistantMessage(StrictRequest):
     """An earlier answer: its text, or the id of its sound, which puts it back exactly."""
 
     role: Literal["assistant"]
@@ -138,29 +143,39 @@ class AssistantMessage(_Request):
 Message = Annotated[SystemMessage | UserMessage | AssistantMessage, Field(discriminator="role")]
 
 
-class AudioOutput(_Request):
+class AudioOutput(StrictRequest):
     """How a spoken answer should be."""
 
-    format: Literal["wav", "mp3", "flac", "opus", "pcm16"]
-    voice: Any = "default"
-    """One of :data:`VOICES`, or ``{"id": one of them}``."""
+    format: Literal["wav", "mp3", "flac", "opus", "aac", "pcm16"]
+    voice: Annotated[str, BeforeValidator(voice_name)] = "default"
+    """A name, or ``{"id": name}``: OpenAI's names, all the codec's default, or one of the codec's own."""
+
+
+class InterleaveRequest(StrictRequest):
+    """Ours: which tokens the answer may consist of."""
+
+    mode: Literal["free", "text", "units", "ratio"] = "free"
+    """What the model pleases, words alone, speech units alone, or rounds of ``ratio``."""
+    ratio: Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(min_length=2, max_length=2)] | None = None
+    """Text tokens of a round and units that follow them."""
+    check: bool = True
+    """Whether a malformed spoken answer is ended; ``ignore_eos`` means false too."""
 
     @model_validator(mode="after")
-    def _known_voice(self) -> AudioOutput:
-        name = self.voice.get("id") if isinstance(self.voice, dict) else self.voice
-        if name not in VOICES:
-            raise ValueError(f"there is no voice {name!r}. Voices, all the same speaker: {', '.join(VOICES)}.")
+    def _agrees(self) -> InterleaveRequest:
+        if (self.mode == "ratio") != (self.ratio is not None):
+            raise ValueError('interleave.ratio is needed for mode "ratio", and only possible there.')
         return self
 
 
-class StreamOptions(_Request):
+class StreamOptions(StrictRequest):
     """What a stream contains beside the answer."""
 
     include_usage: bool = False
     include_obfuscation: Literal[False] = False
 
 
-class ChatRequest(_Request):
+class ChatRequest(StrictRequest):
     """Body of ``POST /v1/chat/completions``."""
 
     model: str
@@ -188,13 +203,8 @@ class ChatRequest(_Request):
     """Ours, as in vLLM."""
     ignore_eos: bool = False
     """Ours, as in vLLM."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _asks_for_nothing(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {k: v for k, v in value.items() if not (k in UNSUPPORTED and v == UNSUPPORTED[k])}
+    interleave: Annotated[InterleaveRequest, BeforeValidator(_mode_alone)] = InterleaveRequest()
+    """Ours. A mode may be written alone: ``"text"``."""
 
     @model_validator(mode="after")
     def _agrees(self) -> ChatRequest:
@@ -219,12 +229,14 @@ class ChatRequest(_Request):
 
 # ------------------------------------------------------------------------------------------ responses
 class Extension(BaseModel):
-    """Ours: what an answer to a spoken question says beside the answer."""
+    """Ours: what is to be told beside the answer."""
 
     heard: str | None = None
     """The question as the model heard it."""
     answer: str | None = None
     """The written answer that the spoken one follows, where the answer is spoken."""
+    malformed: Malformed | None = None
+    """Why a spoken answer was ended early (its ``finish_reason`` is then ``length``)."""
 
 
 class AudioAnswer(BaseModel):
@@ -244,7 +256,7 @@ class AnswerMessage(BaseModel):
     refusal: None = None
     audio: AudioAnswer | None = None
     slm: Extension | None = None
-    """Ours; present where the question was spoken."""
+    """Ours; present where the question was spoken, or the answer is malformed."""
 
 
 class Choice(BaseModel):

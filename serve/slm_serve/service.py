@@ -8,12 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from slm_plugin.errors import VocabularyError
-from slm_plugin.speech.protocol import Codec
+from slm_plugin.speech.protocol import Codec, VoicedCodec
 from slm_plugin.vocabulary import UnitVocabulary
 from slm_serve.backends.protocol import Backend, ModelCard
 from slm_serve.errors import RequestError
 from slm_serve.history import History
+from slm_serve.ops.limits import Limits
+from slm_serve.ops.metrics import Metrics
+from slm_serve.ops.tracing import Tracing
 from slm_serve.prompt import PromptBuilder
+from slm_serve.voice import OPENAI_VOICES
+from slm_serve.workers.encoder import EncoderWorker
+from slm_serve.workers.vocoder import VocoderWorker
+from slm_serve.workers.voice_activity import VoiceActivityWorker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -56,8 +63,15 @@ class Service:
         codec: Makes and speaks the units.
         backend: The text engine.
         codec_name: What the codec is called in ``/v1/models``.
-        workers: Threads that encode and speak.
+        workers: Threads that listen, and threads that speak.
         history: Earlier spoken answers.
+        limits: Bounds of recordings and answers.
+        tracing: Where traces go.
+
+    Attributes:
+        encoder: Turns recordings into units.
+        vocoder: Turns units into sound.
+        voice_activity: Tells speech from silence.
     """
 
     def __init__(
@@ -69,6 +83,8 @@ class Service:
         codec_name: str = "codec",
         workers: int = 2,
         history: History | None = None,
+        limits: Limits | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.vocabulary = vocabulary
@@ -77,7 +93,14 @@ class Service:
         self.backend = backend
         self.prompts = PromptBuilder(tokenizer, vocabulary)
         self.history = history or History()
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="slm-speech")
+        self.limits = limits or Limits()
+        self.metrics = Metrics()
+        self.tracing = tracing or Tracing()
+        self.encoder = EncoderWorker(codec, workers, limits=self.limits)
+        self.vocoder = VocoderWorker(codec, workers)
+        self.voice_activity = VoiceActivityWorker()
+        # parsing and prompts have threads of their own, so that text never waits behind sound
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="slm-text")
         self._cards: dict[str, ModelCard] = {}
 
     @property
@@ -88,7 +111,7 @@ class Service:
         return end_id
 
     async def in_worker(self, call: Callable[Given, Result], *args: Given.args, **kwargs: Given.kwargs) -> Result:
-        """Run a blocking call in a worker thread."""
+        """Run a short blocking call in a worker thread; speech has its own, ``encoder`` and ``vocoder``."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: call(*args, **kwargs))
 
@@ -107,7 +130,35 @@ class Service:
             raise RequestError(text, "model", "model_not_found", 404)
         return self._cards[model]
 
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """Names that a request may choose a voice by: OpenAI's, which are the codec's default, and its own."""
+        own = self.codec.voices if isinstance(self.codec, VoicedCodec) else ()
+        return (*OPENAI_VOICES, *own)
+
+    def voice(self, asked: str, param: str) -> str | None:
+        """Return the codec's voice that a request asks for; None for its default.
+
+        Args:
+            asked: Name in the request.
+            param: Where the request names it, for messages.
+
+        Raises:
+            RequestError: There is no such voice.
+        """
+        if asked in OPENAI_VOICES:
+            return None
+        if isinstance(self.codec, VoicedCodec) and self.codec.has_voice(asked):
+            return asked
+        what = "all but OpenAI's names are the codec's" if len(self.voices) > len(OPENAI_VOICES) else "all the same"
+        text = f"there is no voice {asked!r}. Voices ({what}): {', '.join(self.voices)}."
+        raise RequestError(text, param, "invalid_value")
+
     async def close(self) -> None:
         """Let go of the engine and the threads."""
         await self.backend.close()
+        await self.history.close()
+        await self.encoder.close()
+        await self.vocoder.close()
+        await self.voice_activity.close()
         self._pool.shutdown(wait=True, cancel_futures=True)

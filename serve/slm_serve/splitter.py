@@ -45,12 +45,15 @@ class Splitter:
     Args:
         tokenizer: A fast tokenizer.
         vocabulary: Its units.
+
+    Attributes:
+        special: Ids of special tokens, units among them.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: UnitVocabulary) -> None:
         self._raw = tokenizer.backend_tokenizer
         self._vocabulary = vocabulary
-        self._special = _special_ids(tokenizer)
+        self.special = _special_ids(tokenizer)
         self._decoder = DecodeStream(skip_special_tokens=True)
         # text ids whose characters are not complete yet
         self._pending: list[int] = []
@@ -71,7 +74,7 @@ class Splitter:
             if self._vocabulary.is_unit(token_id):
                 self.n_units += 1
                 yield UnitRun((token_id - self._vocabulary.first_id,))
-            elif token_id not in self._special:
+            elif token_id not in self.special:
                 self._pending.append(token_id)
                 text = self._decoder.step(self._raw, token_id)
                 if text:

@@ -9,10 +9,17 @@ import numpy as np
 import soundfile
 import soxr
 
-from slm_plugin.speech.protocol import Codec
+from slm_plugin.speech.protocol import Codec, SpeechStream, VoicedCodec
 
 RATE_HZ = 24_000
 """Rate of all sound that leaves: clients take pcm16 to be 24 kHz."""
+
+OPENAI_VOICES = (
+    *("alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx"),
+    *("sage", "shimmer", "verse"),
+    "default",  # ours
+)
+"""Names that stand for the codec's default voice, so that stock clients need not know it."""
 
 _FILES = {
     "wav": ("WAV", "PCM_16"),
@@ -20,7 +27,7 @@ _FILES = {
     "mp3": ("MP3", "MPEG_LAYER_III"),
     "opus": ("OGG", "OPUS"),
 }
-FORMATS = (*_FILES, "pcm16")
+FORMATS = (*_FILES, "aac", "pcm16")
 """Forms a whole answer can have; a stream is always pcm16."""
 
 
@@ -32,23 +39,29 @@ class Voice:
 
     Args:
         codec: Makes sound of units.
+        name: One of the codec's voices; None for its default.
     """
 
-    def __init__(self, codec: Codec) -> None:
-        self._speech = codec.stream()
+    def __init__(self, codec: Codec, name: str | None = None) -> None:
+        self.stream: SpeechStream
+        if name is None:
+            self.stream = codec.stream()
+        else:
+            assert isinstance(codec, VoicedCodec), "a voice was chosen that the codec does not have"
+            self.stream = codec.stream_as(name)
         self._resampler = soxr.ResampleStream(codec.sample_rate_hz, RATE_HZ, 1, dtype="float32")
-        self._begun = False
 
     def push(self, units: Sequence[int]) -> bytes:
         """Take further units; return the samples that are final now as pcm16, possibly none."""
-        self._begun = True
-        return pcm16(self._resampler.resample_chunk(np.asarray(self._speech.push(units), np.float32)))
+        return self.write(self.stream.push(units), last=False)
 
     def finish(self) -> bytes:
         """Return the remaining samples as pcm16."""
-        if not self._begun:
-            return b""
-        return pcm16(self._resampler.resample_chunk(np.asarray(self._speech.finish(), np.float32), last=True))
+        return self.write(self.stream.finish(), last=True)
+
+    def write(self, wave_N: np.ndarray, last: bool) -> bytes:
+        """Return what further samples of the codec make final as pcm16."""
+        return pcm16(self._resampler.resample_chunk(np.asarray(wave_N, np.float32), last=last))
 
 
 def pcm16(wave_N: np.ndarray) -> bytes:
@@ -60,9 +73,14 @@ def pack(samples: bytes, form: str) -> bytes:
     """Put pcm16 samples at :data:`RATE_HZ` into a file of one of :data:`FORMATS`."""
     if form == "pcm16":
         return samples
+    if form == "aac":
+        from slm_serve.sound_files import make_encoder
+
+        file = make_encoder(form)
+        return file.push(samples) + file.finish()
     container, subtype = _FILES[form]
     # the compressed containers cannot hold nothing, and a file that opens is better than an empty one
     wave_N = np.frombuffer(samples or b"\0\0", "<i2")
-    file = io.BytesIO()
-    soundfile.write(file, wave_N, RATE_HZ, format=container, subtype=subtype)
-    return file.getvalue()
+    target = io.BytesIO()
+    soundfile.write(target, wave_N, RATE_HZ, format=container, subtype=subtype)
+    return target.getvalue()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -44,23 +44,34 @@ def require_same_fingerprint(adapter_folder: Path, base_folder: Path) -> None:
         )
 
 
-def require_loadable(folder: Path, modules: Collection[str]) -> None:
+def require_loadable(folder: Path, shapes: Mapping[str, tuple[int, ...] | None]) -> None:
     """Refuse an adapter that a loaded model cannot take, which PEFT would skip in silence or load as it is.
 
     Args:
         folder: The adapter; other kinds than LoRA and other files than safetensors are left to PEFT.
-        modules: Names of the model's modules.
+        shapes: Shape of each of the model's weights by name; None where it cannot be known (quantised weights).
 
     Raises:
-        WeightsError: The model lacks modules that the adapter changes, or a trained value is not finite.
+        WeightsError: The model lacks weights that the adapter changes, has them in another shape, or a trained
+            value is not finite.
     """
     if not (folder / WEIGHTS_FILE).is_file() or unsupported(load_config(folder)):
         return
     adapter = LoraAdapter(folder)
-    changed = [name for _, name in adapter.kinds().values()]
-    lacking = sorted({name for name in changed if name.rpartition(".")[0] not in modules})
+    changed = {name for _, name in adapter.kinds().values()}
+    modules = {name.rpartition(".")[0] for name in shapes}
+    lacking = sorted(name for name in changed if name.rpartition(".")[0] not in modules)
     if lacking:
-        raise WeightsError(_other_architecture(adapter, lacking, {f"{name}.weight" for name in modules}))
+        raise WeightsError(_other_architecture(adapter, lacking, set(shapes)))
+    known = {name: shape for name, shape in shapes.items() if shape is not None}
+    for name in sorted(set(adapter.modules()) & known.keys()):
+        _require_update_fits(adapter, name, known[name])
+    for name in sorted(set(adapter.replaced()) & known.keys()):
+        held, needed = known[name], adapter.replacement_shape(name)
+        if held != needed:
+            text = f"the adapter {folder} has {name!r} of shape {needed}, the model of {held}"
+            hint = ": give the base with units that it was trained on" if held[1:] == needed[1:] else ""
+            raise WeightsError(f"{text}{hint}.")
     for key in adapter.kinds():
         adapter.read(key)
 
@@ -80,10 +91,7 @@ def require_fits(adapter: LoraAdapter, base: WeightSource) -> None:
         raise WeightsError(_other_architecture(adapter, lacking, names))
     for name in adapter.modules():
         shape = adapter.replacement_shape(name) if name in adapter.replaced() else base.shape(name)
-        flat = (shape[0], math.prod(shape[1:]))
-        update = adapter.update_shape(name)
-        if flat != update:
-            raise WeightsError(f"the adapter {adapter.folder} needs {name!r} of shape {update}, the base has {flat}.")
+        _require_update_fits(adapter, name, shape)
     for name in set(adapter.replaced()) & names:
         held, needed = base.shape(name), adapter.replacement_shape(name)
         if held[1:] != needed[1:] or (len(held) < 2 and held != needed):
@@ -106,6 +114,12 @@ def tied_heads(adapter: LoraAdapter, base: WeightSource) -> dict[str, str]:
         if adapter.replacement_shape(name) == adapter.replacement_shape(other)
         and torch.equal(adapter.replacement(name), adapter.replacement(other))
     }
+
+
+def _require_update_fits(adapter: LoraAdapter, name: str, shape: tuple[int, ...]) -> None:
+    flat, update = (shape[0], math.prod(shape[1:])), adapter.update_shape(name)
+    if flat != update:
+        raise WeightsError(f"the adapter {adapter.folder} needs {name!r} of shape {update}, the base has {flat}.")
 
 
 def _recorded(adapter_folder: Path) -> str:

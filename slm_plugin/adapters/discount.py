@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ def write_discounted(
     base: Callable[[], WeightSource],
     interpolate: bool = False,
     keep_alpha: bool = False,
+    units: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an adapter that adds ``factor`` times what ``adapter`` adds.
 
@@ -39,6 +40,7 @@ def write_discounted(
         interpolate: Whether weights and rows trained in full move toward the base by the factor.
         keep_alpha: Multiply the ``up`` matrices instead of alpha, so that training goes on at the
             step size that alpha stands for.
+        units: ``first_id`` and ``count`` of the units, for adapters whose card has none.
 
     Raises:
         WeightsError: Weights are missing or not finite, or the base is of another architecture.
@@ -54,7 +56,8 @@ def write_discounted(
     (target / CONFIG_FILE).write_text(json.dumps(config, indent=2), encoding="utf-8")
     if rewrites:
         needs_base = adapter.is_decomposed or changes_full
-        tensors = dict(_tensors(adapter, base() if needs_base else None, factor, interpolate, keep_alpha))
+        units = card.read(adapter.folder).get("units") or units
+        tensors = dict(_tensors(adapter, base() if needs_base else None, factor, interpolate, keep_alpha, units))
         save_file(tensors, target / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
@@ -64,10 +67,14 @@ def _with_alpha(config: dict[str, Any], factor: float) -> dict[str, Any]:
 
 
 def _tensors(
-    adapter: LoraAdapter, base: WeightSource | None, factor: float, interpolate: bool, keep_alpha: bool
+    adapter: LoraAdapter,
+    base: WeightSource | None,
+    factor: float,
+    interpolate: bool,
+    keep_alpha: bool,
+    units: Mapping[str, Any] | None,
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield every tensor of the file with the factor applied, in its own type."""
-    units = card.read(adapter.folder).get("units")
     twins: dict[str, str] = {}
     if base is not None:
         adapter = adapter.aligned(base.names())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 
 from slm_plugin import card
@@ -25,13 +28,19 @@ class FoldedCheckpoint:
         factor: Discount of the adapter; 1 is neutral, 0 takes the low-rank updates away.
         interpolate: Whether weights and rows trained in full move toward the base by the same factor
             (unit rows and rows that the base lacks do not); otherwise they are as trained.
+        units: ``first_id`` and ``count`` of the units, for adapters whose card has none.
 
     Raises:
         WeightsError: The base lacks weights of the adapter, or has other shapes.
     """
 
     def __init__(
-        self, base: WeightSource, adapter: LoraAdapter, factor: float = 1.0, interpolate: bool = False
+        self,
+        base: WeightSource,
+        adapter: LoraAdapter,
+        factor: float = 1.0,
+        interpolate: bool = False,
+        units: Mapping[str, Any] | None = None,
     ) -> None:
         adapter = adapter.aligned(base.names())
         require_fits(adapter, base)
@@ -39,7 +48,7 @@ class FoldedCheckpoint:
         self.adapter = adapter
         self.factor = factor
         self.interpolate = interpolate
-        self._units = card.read(adapter.folder).get("units") if interpolate else None
+        self._units = (card.read(adapter.folder).get("units") or units) if interpolate else None
         self._replaced = set(adapter.replaced()) - set(tied_heads(adapter, base))
 
     def names(self) -> list[str]:

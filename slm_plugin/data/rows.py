@@ -67,7 +67,8 @@ def units(row: Mapping[str, Any], names: str, unit_count: int) -> list[int]:
 def interleaved(row: Mapping[str, Any], names: str, unit_count: int) -> str:
     """Return words with their units as one text, ``anna<|3|><|7|> sings<|1|>``.
 
-    The column holds that text already, or a list of ``{"word": ..., "units": [...]}``.
+    The column holds that text already, or a list of ``{"word": ..., "units": [...]}``, between which blanks
+    are put, or of ``{"text": ..., "units": [...]}``, whose texts are verbatim.
 
     Raises:
         DataError: The column is missing or is of another form.
@@ -81,8 +82,8 @@ def interleaved(row: Mapping[str, Any], names: str, unit_count: int) -> str:
         return value
     if not isinstance(value, Sequence) or not all(isinstance(item, Mapping) for item in value):
         raise DataError(f"column {names!r} must be interleaved text or a list of words with units.")
-    parts = [text(item, "word") + units_to_text(units(item, "units", unit_count)) for item in value]
-    return " ".join(parts)
+    key, joiner = ("text", "") if any("text" in item for item in value) else ("word", " ")
+    return joiner.join(text(item, key) + units_to_text(units(item, "units", unit_count)) for item in value)
 
 
 def join(instruction: str, content: str) -> str:

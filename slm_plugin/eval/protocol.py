@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from slm_plugin.generation.protocol import Told
 from slm_plugin.records import Score
 from slm_plugin.strict import Strict
 from slm_plugin.vocabulary import UnitVocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Generator(Protocol):
@@ -33,6 +37,24 @@ class TellsProbabilities(Protocol):
 
         The end of the turn is not among them. Natural logarithms.
         """
+        ...
+
+
+@runtime_checkable
+class WorksOnTokens(Protocol):
+    """A generator that is also asked in token ids, without a chat around them."""
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The model's tokenizer."""
+        ...
+
+    def continue_ids(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
+        """Continue prompts greedily, up to the end of the turn, which is left out."""
+        ...
+
+    def tell(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Told]:
+        """Say how probable each given answer is behind its prompt."""
         ...
 
 

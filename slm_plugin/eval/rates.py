@@ -15,7 +15,7 @@ class Rate:
 
     Attributes:
         value: The rate.
-        n: What it is a mean over: items for a share, reference words for an error rate.
+        n: What it is a mean over: items for a share; words, characters or units of the references for an error rate.
         standard_error: Its standard error; None for a single utterance.
         items: ``(numerator, denominator)`` of every item; the value is the sum of the ones over that of the others.
     """
@@ -43,20 +43,37 @@ def word_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> Rat
         references: What was said, at least one word each.
         hypotheses: What was understood, possibly nothing.
     """
-    errors, lengths = [], []
-    for reference, hypothesis in zip(references, hypotheses, strict=True):
-        found = jiwer.process_words(reference, hypothesis)
-        errors.append(found.insertions + found.deletions + found.substitutions)
-        lengths.append(found.hits + found.substitutions + found.deletions)
-    n_words, n_utterances = sum(lengths), len(lengths)
-    rate = sum(errors) / n_words
+    return _error_rate([jiwer.process_words(*pair) for pair in zip(references, hypotheses, strict=True)])
+
+
+def character_error_rate(references: Sequence[str], hypotheses: Sequence[str]) -> Rate:
+    """Return the character error rate, blanks included; its standard error is that of :func:`word_error_rate`.
+
+    Args:
+        references: What was said, at least one character each.
+        hypotheses: What was understood, possibly nothing.
+    """
+    return _error_rate([jiwer.process_characters(*pair) for pair in zip(references, hypotheses, strict=True)])
+
+
+def unit_error_rate(references: Sequence[Sequence[int]], hypotheses: Sequence[Sequence[int]]) -> Rate:
+    """Return insertions, deletions and substitutions of units per unit of the reference.
+
+    Args:
+        references: Units of real speech, at least one each.
+        hypotheses: Units that a model wrote, possibly none.
+    """
+    spelled = [[" ".join(map(str, units)) for units in side] for side in (references, hypotheses)]
+    return word_error_rate(*spelled)
+
+
+def _error_rate(found: Sequence[jiwer.WordOutput | jiwer.CharacterOutput]) -> Rate:
+    errors = [one.insertions + one.deletions + one.substitutions for one in found]
+    lengths = [one.hits + one.substitutions + one.deletions for one in found]
+    n_parts, n_utterances = sum(lengths), len(lengths)
+    rate = sum(errors) / n_parts
     items = tuple((float(error), float(length)) for error, length in zip(errors, lengths, strict=True))
     if n_utterances < 2:
-        return Rate(rate, n_words, None, items)
+        return Rate(rate, n_parts, None, items)
     squares = sum((error - rate * length) ** 2 for error, length in zip(errors, lengths, strict=True))
-    return Rate(rate, n_words, math.sqrt(n_utterances / (n_utterances - 1) * squares) / n_words, items)
-
-
-def plain(text: str) -> str:
-    """Return a text in lower case with single blanks, for comparison."""
-    return " ".join(text.lower().split())
+    return Rate(rate, n_parts, math.sqrt(n_utterances / (n_utterances - 1) * squares) / n_parts, items)

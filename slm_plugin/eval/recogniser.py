@@ -16,7 +16,7 @@ Shapes: ``B`` utterances, ``W`` templates, ``J`` positions in a template, ``K`` 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,7 +24,8 @@ import numpy as np
 
 from slm_plugin.data.rows import text, units
 from slm_plugin.errors import DataError
-from slm_plugin.eval.rates import Rate, plain, word_error_rate
+from slm_plugin.eval.normalise import plain
+from slm_plugin.eval.rates import Rate, word_error_rate
 from slm_plugin.eval.rows import read_rows
 
 EXTRA_UNIT = 0.7
@@ -43,6 +44,14 @@ class HearsUnits(Protocol):
 
     def distances(self) -> np.ndarray:
         """Return how different any two units sound, ``(K, K)``."""
+        ...
+
+
+class Recogniser(Protocol):
+    """What hears words in units."""
+
+    def recognise(self, utterances: Sequence[Sequence[int]]) -> list[str]:
+        """Return the words of each utterance, separated by blanks; nothing for one without units."""
         ...
 
 
@@ -140,14 +149,21 @@ class TemplateRecogniser:
         return " ".join(reversed(found))
 
 
-def ceiling(recogniser: TemplateRecogniser, rows: Sequence[Mapping[str, Any]], n_units: int) -> Rate:
-    """Return the recogniser's word error rate on real recordings: no model can be judged better.
+def ceiling(
+    recogniser: Recogniser,
+    rows: Sequence[Mapping[str, Any]],
+    n_units: int,
+    normalise: Callable[[str], str] = plain,
+) -> Rate:
+    """Return a recogniser's word error rate on the units of real recordings: no model can be judged better.
 
     Args:
         recogniser: The recogniser.
         rows: Rows with ``discrete_unit`` (or ``units``) and ``transcription`` (or ``text``).
         n_units: Units in the vocabulary.
+        normalise: What brings texts into the form that is compared.
     """
-    said = [plain(text(row, "text|transcription")) for row in rows]
+    said = [normalise(text(row, "text|transcription")) for row in rows]
     heard = recogniser.recognise([units(row, "units|discrete_unit", n_units) for row in rows])
+    heard = [normalise(words) for words in heard]
     return word_error_rate(said, heard)

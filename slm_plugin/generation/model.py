@@ -18,6 +18,11 @@ _MARK = "\u241e"
 class Speaker:
     """A tokenizer's side of a chat: prompts as token ids, and answers as text.
 
+    Attributes:
+        tokenizer: The tokenizer.
+        vocabulary: Its units; None where it has none.
+        stop_ids: Token ids that end an answer.
+
     Args:
         tokenizer: With a chat template, as the model was trained with.
         more_stop_ids: Further ids that end an answer, from the model's generation configuration.
@@ -31,7 +36,7 @@ class Speaker:
             raise WeightsError(
                 "the tokenizer has no chat template; export the model with the template it was trained with."
             )
-        self._tokenizer = tokenizer
+        self.tokenizer = tokenizer
         self.vocabulary = units = UnitVocabulary.find(tokenizer)
         added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
         special = added | set(tokenizer.all_special_ids)
@@ -44,30 +49,31 @@ class Speaker:
     def prompt(self, user: str) -> list[int]:
         """Return the prompt that asks for the answer to a user turn."""
         chat = [{"role": "user", "content": user}]
-        text = self._tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        return self._encode(str(text))
+        text = self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        return self.encode(str(text))
 
     def user_header(self) -> list[int]:
         """Return the prompt that lets the model itself write a user turn.
 
         Source: arXiv 2406.08464 (Magpie), the pre-query template.
         """
-        return self._encode(self._user_header)
+        return self.encode(self._user_header)
 
     def text(self, ids: tuple[int, ...]) -> str:
         """Return the text of token ids, units and other special tokens included."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def special(self, ids: tuple[int, ...]) -> bool:
         """Tell whether ids hold a special token that is not a unit."""
         return not self._special.isdisjoint(ids)
 
-    def _encode(self, text: str) -> list[int]:
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of a text as it stands, special tokens in it recognised and none added."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
 
     def _around_user(self) -> tuple[str, str]:
         chat = [{"role": "user", "content": _MARK}]
-        text = str(self._tokenizer.apply_chat_template(chat, tokenize=False))
+        text = str(self.tokenizer.apply_chat_template(chat, tokenize=False))
         before, mark, behind = text.partition(_MARK)
         if not mark:
             raise WeightsError("the tokenizer's chat template drops what the user says.")
@@ -75,7 +81,7 @@ class Speaker:
 
     def _special_head(self, behind: str) -> list[int]:
         """Return the token that ends a user turn, where it is a special one."""
-        ids = self._encode(behind)[:1]
+        ids = self.encode(behind)[:1]
         return ids if ids and self.special(tuple(ids)) else []
 
 

@@ -44,6 +44,19 @@ class Answer:
     log_probability: float | None = None
 
 
+@dataclass(frozen=True)
+class Told:
+    """How probable given tokens are.
+
+    Attributes:
+        log_probabilities: Natural logarithm of each token's probability, at temperature 1.
+        likeliest: Whether each token is the model's first choice.
+    """
+
+    log_probabilities: tuple[float, ...]
+    likeliest: tuple[bool, ...]
+
+
 class Engine(Protocol):
     """Continues prompts of token ids.
 
@@ -55,6 +68,10 @@ class Engine(Protocol):
 
     def generate(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> list[Answer]:
         """Continue every prompt; the same prompts, seed and engine give the same answers."""
+        ...
+
+    def tell(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Told]:
+        """Say how probable each given answer is behind its prompt; a prompt has at least one token."""
         ...
 
     def close(self) -> None:

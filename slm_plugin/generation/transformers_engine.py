@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from slm_plugin.generation.protocol import Answer, Sampling
+from slm_plugin.generation.protocol import Answer, Sampling, Told
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
 BATCH = 32
+TOLD_TOKENS = 8192
+"""Tokens per batch of given answers, padding included: each costs a row of logits as long as the vocabulary."""
 
 
 class TransformersEngine:
@@ -40,6 +42,39 @@ class TransformersEngine:
             found = self._generate([list(prompts[number]) for number in numbers], sampling, sampling.seed + start)
             answers |= dict(zip(numbers, found, strict=True))
         return [answers[number] for number in range(len(prompts))]
+
+    def tell(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Told]:
+        """Say how probable each given answer is behind its prompt."""
+        wholes = [[*prompt, *answer] for prompt, answer in pairs]
+        order = sorted(range(len(pairs)), key=lambda number: len(wholes[number]))
+        found: dict[int, Told] = {}
+        while order:
+            # the last of a batch is its longest
+            size = next((n for n in range(len(order), 1, -1) if n * len(wholes[order[n - 1]]) <= TOLD_TOKENS), 1)
+            numbers, order = order[:size], order[size:]
+            told = self._tell([wholes[number] for number in numbers], [len(pairs[number][0]) for number in numbers])
+            found |= dict(zip(numbers, told, strict=True))
+        return [found[number] for number in range(len(pairs))]
+
+    def _tell(self, wholes: Sequence[list[int]], starts: Sequence[int]) -> list[Told]:
+        import torch
+
+        length, device = max(map(len, wholes)), self._model.device
+        # padding stands behind what is scored and is attended to by nothing of it
+        ids_BT = torch.zeros((len(wholes), length), dtype=torch.long)
+        mask_BT = torch.zeros_like(ids_BT)
+        for row, whole in enumerate(wholes):
+            ids_BT[row, : len(whole)] = torch.tensor(whole)
+            mask_BT[row, : len(whole)] = 1
+        with torch.inference_mode():
+            logits_BTV = self._model(input_ids=ids_BT.to(device), attention_mask=mask_BT.to(device)).logits
+        found = []
+        for row, (whole, start) in enumerate(zip(wholes, starts, strict=True)):
+            logs_TV = logits_BTV[row, start - 1 : len(whole) - 1].float().log_softmax(dim=-1)
+            wanted_T = torch.tensor(whole[start:], device=device, dtype=torch.long)
+            logs_T = logs_TV.gather(1, wanted_T[:, None])[:, 0]
+            found.append(Told(tuple(logs_T.tolist()), tuple((logs_TV.argmax(-1) == wanted_T).tolist())))
+        return found
 
     def _generate(self, prompts: list[list[int]], sampling: Sampling, seed: int) -> list[Answer]:
         import torch

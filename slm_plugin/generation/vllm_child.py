@@ -27,7 +27,8 @@ def main() -> None:
     print("{}", file=replies, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
-        print(json.dumps({"answers": _answers(engine, **request)}), file=replies, flush=True)
+        reply = {"told": _told(engine, **request)} if "pairs" in request else {"answers": _answers(engine, **request)}
+        print(json.dumps(reply), file=replies, flush=True)
 
 
 def _options(model: str) -> dict[str, Any]:
@@ -79,6 +80,18 @@ def _answers(engine: Any, prompts: list[list[int]], sampling: dict[str, Any]) ->
         if finished and ids and ids[-1] in sampling["stop_ids"]:
             ids.pop()
         found.append([ids, finished, score])
+    return found
+
+
+def _told(engine: Any, pairs: list[list[list[int]]]) -> list[list[Any]]:
+    from vllm import SamplingParams
+
+    parameters = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=1, detokenize=False)
+    requests = [{"prompt_token_ids": prompt + answer} for prompt, answer in pairs]
+    found = []
+    for (prompt, answer), output in zip(pairs, engine.generate(requests, parameters, use_tqdm=False), strict=True):
+        told = [place[token] for place, token in zip(output.prompt_logprobs[len(prompt) :], answer, strict=True)]
+        found.append([[one.logprob for one in told], [one.rank == 1 for one in told]])
     return found
 
 

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from slm_plugin.errors import EngineError
 from slm_plugin.generation.model import load_model, tokenizer_folder
-from slm_plugin.generation.protocol import Answer, Sampling
+from slm_plugin.generation.protocol import Answer, Sampling, Told
 
 _TAIL_CHARACTERS = 2000
 
@@ -60,6 +60,15 @@ class VllmEngine:
         """
         reply = self._ask({"prompts": [list(prompt) for prompt in prompts], "sampling": asdict(sampling)})
         return [Answer(tuple(ids), finished, score) for ids, finished, score in reply["answers"]]
+
+    def tell(self, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Told]:
+        """Say how probable each given answer is behind its prompt.
+
+        Raises:
+            EngineError: The child ended.
+        """
+        reply = self._ask({"pairs": [[list(prompt), list(answer)] for prompt, answer in pairs]})
+        return [Told(tuple(logs), tuple(likeliest)) for logs, likeliest in reply["told"]]
 
     def close(self) -> None:
         """End the child and remove its files."""

@@ -10,9 +10,11 @@ from typing import Any
 
 from slm_plugin import card
 from slm_plugin.config import SlmConfig, UnitsConfig, parse_block
-from slm_plugin.errors import ConfigError, DataError, Problem, suggest
+from slm_plugin.errors import ConfigError, DataError, Problem, WeightsError, suggest
 from slm_plugin.host import checks, lora_scale, runtime, surface
 from slm_plugin.host.overrides import with_named_overrides
+from slm_plugin.weights.checkpoint import require_whole
+from slm_plugin.weights.staging import make_partial
 
 
 def patch(parser: Any) -> None:
@@ -83,13 +85,15 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str) -> None:
     active.data_args = data_args = by_name["DataArguments"]
     finetuning = by_name["FinetuningArguments"]
     training = by_name.get("TrainingArguments")
-    problems = lora_scale.put_in_force(active, training is not None, where)
+    problems = _model_problems(active, where) + lora_scale.put_in_force(active, training is not None, where)
     if config.block.train_units == "rows" and training is not None and finetuning.finetuning_type != "lora":
         text = f"rows needs finetuning_type: lora, got {finetuning.finetuning_type}. Use modules, or train by LoRA."
         problems.append(Problem(f"{where}.train_units", text))
     if config.block.mitigations and training is not None and finetuning.stage != "sft":
         text = f"act on the host's stage: sft only, got stage: {finetuning.stage}."
         problems.append(Problem(f"{where}.mitigations", text))
+    if config.probes is not None and training is not None:
+        problems += checks.probe_refusals(training, finetuning, f"{where}.probes")
     if training is not None:
         active.seed = training.seed
         active.output_dir = Path(training.output_dir)
@@ -98,6 +102,21 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str) -> None:
         problems += _missing_sources(active, data_args, where) + checks.refusals(active, by_name, where)
     if problems:
         raise ConfigError(problems)
+    if runtime.sweep_position() is not None and active.model_args.export_dir is not None:
+        destination = Path(active.model_args.export_dir)
+        active.staged_export = make_partial(destination), destination
+        active.model_args.export_dir = str(active.staged_export[0])
+
+
+def _model_problems(active: runtime.Active, where: str) -> list[Problem]:
+    """Tell of a local model whose files are not all there, before the host reads the first of them."""
+    folder = Path(str(active.model_args.model_name_or_path))
+    try:
+        require_whole(folder)
+    except WeightsError as error:
+        spot = f"{where.removesuffix('slm').removesuffix(': ') or 'arguments'}: model_name_or_path"
+        return [Problem(spot, str(error))]
+    return []
 
 
 def _missing_sources(active: runtime.Active, data_args: Any, where: str) -> list[Problem]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from slm_plugin.errors import WeightsError
 from slm_plugin.host import runtime
+from slm_plugin.weights.staging import intended
 
 _SAMPLE = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
@@ -20,13 +22,20 @@ def write_training_template(folder: Path, data_args: Any) -> None:
     Args:
         folder: Exported model.
         data_args: The host's data arguments; nothing is done where they name no template.
+
+    Raises:
+        WeightsError: The host could not write the tokenizer, of which it only warns.
     """
     from llamafactory.data import get_template_and_fix_tokenizer
     from transformers import AutoTokenizer
 
     if not data_args.template:
         return
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{intended(folder)} was not written: its tokenizer cannot be read: {text}") from error
     template = get_template_and_fix_tokenizer(tokenizer, data_args)
     trained = [token for part in template.encode_oneturn(tokenizer, _SAMPLE) for token in part]
     before = tokenizer.chat_template
@@ -37,7 +46,7 @@ def write_training_template(folder: Path, data_args: Any) -> None:
     except ValueError:
         tokenizer.chat_template = before
     if tokenizer.chat_template is None or _ids(tokenizer) != trained:
-        runtime.say(f"the chat template of {folder} differs from training's template {data_args.template!r}")
+        runtime.say(f"the chat template of {intended(folder)} differs from training's template {data_args.template!r}")
         return
     tokenizer.save_pretrained(folder)
 

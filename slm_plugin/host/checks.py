@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+
 from slm_plugin.errors import Problem
 from slm_plugin.host import runtime
 
@@ -27,3 +29,22 @@ def refusals(active: runtime.Active, by_name: Mapping[str, Any], where: str) -> 
     run = dataclasses.replace(active.run, saves_checkpoints=training.save_strategy != "no")
     found = hook.slm_check(run=run, arguments=arguments, draws=draws)
     return [Problem(f"{where}.mitigations", text) for part in found for text in part or ()]
+
+
+def probe_refusals(training: Any, finetuning: Any, where: str) -> list[Problem]:
+    """Return why skills cannot be scored during this training.
+
+    Args:
+        training: The host's training arguments.
+        finetuning: The host's finetuning arguments.
+        where: The key.
+    """
+    found = []
+    if finetuning.stage != "sft":
+        found.append(f"are scored on the host's stage: sft only, got stage: {finetuning.stage}.")
+    if training.fsdp or is_deepspeed_zero3_enabled():
+        sharding = "FSDP" if training.fsdp else "DeepSpeed's ZeRO stage 3"
+        found.append(
+            f"need whole weights on every process, and {sharding} shards them. Use ZeRO stage 2, or plain DDP."
+        )
+    return [Problem(where, text) for text in found]

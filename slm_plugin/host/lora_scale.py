@@ -10,15 +10,17 @@ import contextlib
 import math
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 from slm_plugin.adapters.check import require_loadable, require_same_fingerprint
 from slm_plugin.adapters.discount import write_discounted
 from slm_plugin.adapters.folded import FoldedCheckpoint
 from slm_plugin.adapters.lora import CONFIG_FILE, WEIGHTS_FILE, LoraAdapter
-from slm_plugin.errors import Problem, SlmError, suggest
+from slm_plugin.errors import Problem, SlmError, WeightsError, suggest
 from slm_plugin.host import runtime
 from slm_plugin.weights.checkpoint import Checkpoint, WeightSource
 
@@ -69,7 +71,8 @@ def discounted(model: Any, model_args: Any, finetuning_args: Any, is_trainable: 
     To be entered where warnings are caught.
 
     Raises:
-        WeightsError: An adapter is damaged, holds values that are not finite, or belongs to another base.
+        WeightsError: An adapter is damaged, holds values that are not finite, or belongs to another base, or
+            the temporary folder has no room for its discounted copy.
     """
     active = runtime.active()
     adapters = [str(path) for path in model_args.adapter_name_or_path or []]
@@ -79,10 +82,10 @@ def discounted(model: Any, model_args: Any, finetuning_args: Any, is_trainable: 
     # the host merges adapters one by one, and PEFT warns of the one before, which is no longer there
     warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
     subfolder = model_args.adapter_folder or ""
-    modules = {name for name, _ in model.named_modules()}
+    shapes = _shapes(model)
     for path in adapters:
         if Path(path).is_dir():
-            require_loadable(Path(path) / subfolder, modules)
+            require_loadable(Path(path) / subfolder, shapes)
     factors = [active.factors.get(path, 1.0) for path in adapters]
     if all(factor == 1 for factor in factors):
         yield
@@ -90,12 +93,16 @@ def discounted(model: Any, model_args: Any, finetuning_args: Any, is_trainable: 
     goes_on = is_trainable and not finetuning_args.create_new_adapter
     stated = model_args.adapter_name_or_path
     with tempfile.TemporaryDirectory(prefix="slm_lora_scale_") as temporary:
-        stack = _Stack(str(model_args.model_name_or_path), active.config.block.scaled_modules == "interpolate")
+        interpolate = active.config.block.scaled_modules == "interpolate"
+        stack = _Stack(str(model_args.model_name_or_path), interpolate, active.unit_record())
         paths = []
         for position, (path, factor) in enumerate(zip(adapters, factors, strict=True)):
             target = Path(temporary) / f"{position}_{Path(path).name}"
             keeps = goes_on and position == len(adapters) - 1
-            paths.append(stack.add(Path(path), subfolder, target, factor, keep_alpha=keeps))
+            try:
+                paths.append(stack.add(Path(path), subfolder, target, factor, keep_alpha=keeps))
+            except (OSError, SafetensorError) as error:
+                raise WeightsError(f"the discounted copy of {path} cannot be written to {target}: {error}.") from None
             runtime.say(f"lora_scale {factor:g}: {path}")
         model_args.adapter_name_or_path = paths
         try:
@@ -104,17 +111,28 @@ def discounted(model: Any, model_args: Any, finetuning_args: Any, is_trainable: 
             model_args.adapter_name_or_path = stated
 
 
+def _shapes(model: Any) -> dict[str, tuple[int, ...] | None]:
+    """Return the shape of each weight: the whole of what ZeRO-3 has partitioned, None for what is quantised."""
+    shapes: dict[str, tuple[int, ...] | None] = {f"{name}.weight": None for name, _ in model.named_modules()}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if parameter.is_floating_point():
+            shapes[name] = tuple(getattr(parameter, "ds_shape", parameter.shape))
+    return shapes
+
+
 class _Stack:
     """Adapters one on top of the other, each discounted over the weights below it.
 
     Args:
         model: The base: a folder or a name on the hub that the host has loaded already.
         interpolate: Whether weights trained in full move too.
+        units: The units of the tokenizer, for adapters whose card has none.
     """
 
-    def __init__(self, model: str, interpolate: bool) -> None:
+    def __init__(self, model: str, interpolate: bool, units: Mapping[str, Any] | None) -> None:
         self.model = model
         self.interpolate = interpolate
+        self.units = units
         self._below: list[tuple[LoraAdapter, float]] = []
 
     def add(self, path: Path, subfolder: str, target: Path, factor: float, keep_alpha: bool) -> str:
@@ -123,14 +141,14 @@ class _Stack:
             self._below.append((LoraAdapter(path), 1.0))
             return str(path)
         adapter = LoraAdapter(path / subfolder)
-        write_discounted(adapter, target / subfolder, factor, self._weights, self.interpolate, keep_alpha)
+        write_discounted(adapter, target / subfolder, factor, self._weights, self.interpolate, keep_alpha, self.units)
         self._below.append((adapter, factor))
         return str(target)
 
     def _weights(self) -> WeightSource:
         source: WeightSource = Checkpoint(_local(self.model))
         for adapter, factor in self._below:
-            source = FoldedCheckpoint(source, adapter, factor, self.interpolate)
+            source = FoldedCheckpoint(source, adapter, factor, self.interpolate, self.units)
         return source
 
 

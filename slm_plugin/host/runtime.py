@@ -39,6 +39,7 @@ class Active:
         factors: Discount by adapter folder; empty where there is none.
         model_args: The host's model arguments.
         data_args: The host's data arguments.
+        staged_export: Where the host writes the export under way, and where that goes when all of it is there.
     """
 
     config: SlmConfig
@@ -52,6 +53,7 @@ class Active:
     factors: dict[str, float] = field(default_factory=dict)
     model_args: Any = None
     data_args: Any = None
+    staged_export: tuple[Path, Path] | None = None
 
     @property
     def run(self) -> StageRun:

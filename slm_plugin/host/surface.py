@@ -6,6 +6,7 @@ patches of that module stay off, so that the host itself keeps working.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import sys
 from importlib import metadata
@@ -91,6 +92,21 @@ def differences(module: ModuleType) -> list[str]:
                 found.append(
                     f"{module.__name__}.{symbol} takes ({', '.join(actual)}), expected ({', '.join(parameters)})"
                 )
+    return found
+
+
+def all_differences() -> list[str]:
+    """Import every host module of :data:`SURFACE` and compare; takes as long as the host does to start.
+
+    To be called where the patches are off (``SLM_PLUGIN_DISABLE=1``), because patched symbols are ours.
+    """
+    found = []
+    for name in SURFACE:
+        try:
+            found.extend(differences(importlib.import_module(name)))
+        except Exception as error:
+            # whatever keeps the host from starting is what the user must know
+            found.append(f"{name} cannot be imported ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
     return found
 
 

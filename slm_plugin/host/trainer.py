@@ -16,10 +16,12 @@ from slm_plugin import card
 from slm_plugin.data.mixing import MixedDataset
 from slm_plugin.data.sourced import SOURCE_COLUMN
 from slm_plugin.host import runtime
+from slm_plugin.host.probes import ProbeCallback
 from slm_plugin.host.sampling import sampler_for
 from slm_plugin.host.surprise import SurpriseCallback
 from slm_plugin.records import StageRun
 from slm_plugin.training.optimizers import scale_rates
+from slm_plugin.weights.staging import staged, whole
 
 
 class EpochCallback(TrainerCallback):
@@ -96,6 +98,8 @@ def with_hooks(stock: Any) -> Any:
                 self.add_callback(SurpriseCallback(self, self.train_dataset))
             self.slm_card = make_card(self.slm, self.model)
             self.add_callback(CardCallback(self.slm_card))
+            if self.slm.config.probes is not None:
+                self.add_callback(ProbeCallback(self, self.slm.config.probes, self.slm_card))
             self._noted = Means()
             self.slm.hooks.hook.slm_stage_start(run=self.slm_run, model=self.model)
 
@@ -190,6 +194,20 @@ def with_hooks(stock: Any) -> Any:
                     shared = key == "extra_loss" and self.accelerator.num_processes > 1
                     logs[key] = float(self.accelerator.reduce(mean, "mean") if shared else mean)
             super().log(logs, *args, **kwargs)
+
+        def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+            if self.slm is None:
+                super()._save(output_dir, state_dict)
+                return
+            with staged(Path(output_dir or self.args.output_dir)) as partial:
+                super()._save(str(partial), state_dict)
+
+        def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            if self.slm is None:
+                super()._save_checkpoint(*args, **kwargs)
+                return
+            with whole(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"):
+                super()._save_checkpoint(*args, **kwargs)
 
         def save_state(self) -> None:
             # the host's workflow calls this once, after it saved the final model

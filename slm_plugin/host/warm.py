@@ -1,13 +1,14 @@
-"""A process that has the host imported and forks every host command from there.
+"""A process that has the host imported and forks every host command, and every evaluation, from there.
 
 Importing LLaMA-Factory takes 10 to 15 seconds and a pipeline of small steps starts it many times.
-This process imports it once; each command runs the stock command line in a forked child of its own,
+This process imports it once; each command runs the stock command line, or ours, in a forked child of its own,
 so that nothing is shared between commands but the imported code. It stays single-threaded and
 touches no device, so that forking is safe; use it on machines without an accelerator.
 
-Protocol: one JSON object per line. In: ``{"id", "arguments", "log", "environments"}``, one environment
-per process that trains together. Out: ``{"ready": true}`` once, then ``{"id", "pid"}`` with the process
-group of a command and ``{"id", "status", "cpu_seconds"}`` when all of it has ended.
+Protocol: one JSON object per line. In: ``{"id", "program", "arguments", "log", "environments"}``, the program being
+``llamafactory-cli`` or ``slm``, with one environment per process that trains together. Out: ``{"ready": true}`` once,
+then ``{"id", "pid"}`` with the process group of a command and ``{"id", "status", "cpu_seconds"}`` when all of it has
+ended.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import os
 import select
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 POLL_SECONDS = 0.1
@@ -71,7 +73,7 @@ def _start(request: dict[str, Any]) -> _Job:
         child = os.fork()
         if child == 0:
             log = request["log"] if rank == 0 else f"{request['log']}.{rank}"
-            _run(request["arguments"], log, environment, group)
+            _run([request["program"], *request["arguments"]], log, environment, group)
         # also here, so that the group is there before anybody signals it
         with contextlib.suppress(PermissionError, ProcessLookupError):
             os.setpgid(child, group)
@@ -104,8 +106,8 @@ def _end(child: int) -> None:
         os.kill(child, signal.SIGTERM)
 
 
-def _run(arguments: list[str], log: str, environment: dict[str, str], group: int) -> NoReturn:
-    """Become the stock command line with its output in a log."""
+def _run(words: list[str], log: str, environment: dict[str, str], group: int) -> NoReturn:
+    """Become a command line with its output in a log."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.setpgid(0, group)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -113,12 +115,10 @@ def _run(arguments: list[str], log: str, environment: dict[str, str], group: int
         os.dup2(output, stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(environment)
-    sys.argv = ["llamafactory-cli", *arguments]
+    sys.argv = words
     status = 0
     try:
-        from llamafactory.cli import main as host_main
-
-        host_main()
+        _main_of(words[0])()
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException as error:
@@ -128,6 +128,16 @@ def _run(arguments: list[str], log: str, environment: dict[str, str], group: int
     sys.stderr.flush()
     # the parent's exit handlers are not this child's to run
     os._exit(status)
+
+
+def _main_of(program: str) -> Callable[[], object]:
+    if program == "slm":
+        from slm_plugin.cli import main as ours
+
+        return ours
+    from llamafactory.cli import main as host_main
+
+    return host_main
 
 
 def _tell(message: dict[str, Any]) -> None:

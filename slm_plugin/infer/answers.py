@@ -14,7 +14,7 @@ import numpy as np
 
 from slm_plugin import card
 from slm_plugin.errors import AudioError, DataError, VocabularyError
-from slm_plugin.eval.probes.spoken_qa import split_answer
+from slm_plugin.eval.spoken import split_answer
 from slm_plugin.generation.model import Speaker, load_speaker
 from slm_plugin.generation.protocol import Answer, Engine, Sampling
 from slm_plugin.infer.options import InferOptions, SpokenData
@@ -61,7 +61,7 @@ def answer_all(
     opened = [(data, open_data(data)) for data in options.data]
     job = _Job(options, codec, speaker, make_engine)
     try:
-        return [job.answer(data, rows, tell) for data, rows in opened]
+        return [job.answer(data, rows, column, tell) for data, (rows, column) in opened]
     finally:
         job.close()
 
@@ -79,7 +79,7 @@ class _Job:
         if self._engine is not None:
             self._engine.close()
 
-    def answer(self, data: SpokenData, rows: Any, tell: Callable[[str], None]) -> Done:
+    def answer(self, data: SpokenData, rows: Any, column: str, tell: Callable[[str], None]) -> Done:
         folder = Path(self.options.output) / data.folder
         folder.mkdir(parents=True, exist_ok=True)
         made_by = self._made_by(data, len(rows))
@@ -90,7 +90,7 @@ class _Job:
             known = _read(path, made_by)
             if known is None:
                 batch = [rows[position] for position in range(start, min(len(rows), start + self.options.batch))]
-                known = self._answer_batch(batch, data, seed=self.options.sampling.seed + start)
+                known = self._answer_batch(batch, data, column, seed=self.options.sampling.seed + start)
                 _write(path, known, made_by)
             else:
                 n_skipped += 1
@@ -113,12 +113,12 @@ class _Job:
         }
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
 
-    def _answer_batch(self, batch: Sequence[Any], data: SpokenData, seed: int) -> dict[str, list[Any]]:
+    def _answer_batch(self, batch: Sequence[Any], data: SpokenData, column: str, seed: int) -> dict[str, list[Any]]:
         questions: list[list[int]] = []
         errors: list[str | None] = []
         for row in batch:
             try:
-                found, error = question_units(row, data, self.codec), None
+                found, error = question_units(row, column, data, self.codec), None
                 if not found:
                     error = "the recording holds no speech."
             except (AudioError, DataError, VocabularyError) as problem:
@@ -133,10 +133,11 @@ class _Job:
             found_answers = self._engine.generate(prompts, replace(self.sampling, seed=seed))
             for number, answer in zip(asked, found_answers, strict=True):
                 written[number] = answer
-        kept = [name for name in batch[0] if name not in (data.audio_column, data.units)] if batch else []
-        columns: dict[str, list[Any]] = {name: [_plain(row[name]) for row in batch] for name in kept}
-        columns |= {"question_units": questions, "error": errors}
-        return columns | self._columns(written)
+        ours: dict[str, list[Any]] = {"question_units": questions, "error": errors, **self._columns(written)}
+        kept = [name for name in batch[0] if name != column] if batch else []
+        # a set may have columns of our names, such as the right answer in llama-questions
+        renamed = {name: f"given_{name}" if name in ours else name for name in kept}
+        return {renamed[name]: [_plain(row[name]) for row in batch] for name in kept} | ours
 
     def _columns(self, written: Sequence[Answer | None]) -> dict[str, list[Any]]:
         texts = [self.speaker.text(answer.ids) if answer is not None else "" for answer in written]

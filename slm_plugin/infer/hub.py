@@ -1,4 +1,4 @@
-"""Uploading answers to a hub."""
+"""Uploading what was made to a hub."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ class Hub(Protocol):
         ...
 
 
-def push(output: Path, names: list[str], owner: str, hub: Hub) -> list[str]:
-    """Upload each set of answers as a data set of its own.
+def push(output: Path, names: list[str], owner: str, hub: Hub, where: str = "data") -> list[str]:
+    """Upload each of several folders as a data set of its own.
 
     Args:
-        output: Folder of ``slm infer``.
-        names: Sets of answers in it.
+        output: Folder of ``slm infer`` or ``slm prepare``.
+        names: Folders in it.
         owner: Owner on the hub.
         hub: The hub's client.
+        where: Folder of the repository that the files go to; empty for its top.
 
     Returns:
         The repositories.
@@ -41,11 +42,13 @@ def push(output: Path, names: list[str], owner: str, hub: Hub) -> list[str]:
         try:
             hub.create_repo(repository, repo_type="dataset", exist_ok=True)
             hub.upload_folder(
-                repo_id=repository, folder_path=str(output / name), path_in_repo="data", repo_type="dataset"
+                repo_id=repository, folder_path=str(output / name), path_in_repo=where, repo_type="dataset"
             )
         except Exception as error:
             # the client's errors are those of several libraries below it
             text = " ".join(str(error).split())[:300]
-            raise DataError(f"{repository} was not uploaded, the answers stay in {output / name}: {text}") from error
+            raise DataError(
+                f"{repository} was not uploaded, what was made stays in {output / name}: {text}"
+            ) from error
         repositories.append(repository)
     return repositories

@@ -14,8 +14,8 @@ from slm_plugin.errors import ConfigError, DataError, Problem
 from slm_plugin.generation.engines import EngineName
 from slm_plugin.strict import Strict, parse
 
-AUDIO_COLUMNS = {"fixie-ai/trivia_qa-audio": "question_audio"}
-"""Column with the spoken question where it is not called ``audio``."""
+AUDIO_COLUMNS = ("audio", "question_audio")
+"""What the published sets call the spoken question; ``fixie-ai/trivia_qa-audio`` the latter."""
 
 
 class SpokenData(Strict):
@@ -30,11 +30,11 @@ class SpokenData(Strict):
     subset: str | None = None
     """Configuration of a set on the hub."""
 
-    split: str = "test"
-    """Split to answer; local files have the one that is asked for."""
+    split: str | None = None
+    """Split to answer; ``test`` where there is one, else ``validation``, ``dev`` or ``train``, unless set."""
 
     audio: str | None = None
-    """Column with the recording; ``audio``, or what the published sets call it, unless set."""
+    """Column with the recording; ``audio`` or ``question_audio`` unless set."""
 
     units: str | None = None
     """Column with units in place of a recording."""
@@ -52,11 +52,6 @@ class SpokenData(Strict):
     def folder(self) -> str:
         """Name of the folder of its answers."""
         return self.name or Path(self.path).name
-
-    @property
-    def audio_column(self) -> str:
-        """Column with the recording."""
-        return self.audio or AUDIO_COLUMNS.get(self.path, "audio")
 
 
 class Draws(Strict):

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from slm_plugin.errors import SlmError, WeightsError
-from slm_plugin.merge.mergekit_methods import require_mergekit, spec_of
+from slm_plugin.merge.mergekit_methods import require_mergekit
+from slm_plugin.merge.mergekit_options import spec_of
 from slm_plugin.merge.plan import MergePlan
 from slm_plugin.merge.sources import Source, Sources
 from slm_plugin.merge.vocabulary import Vocabulary

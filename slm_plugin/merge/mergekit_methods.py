@@ -6,17 +6,14 @@ a configuration names the method: nothing here imports mergekit before.
 
 from __future__ import annotations
 
-import functools
 import importlib.util
-import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, ClassVar
-
-from pydantic import AfterValidator, BaseModel, Field, create_model
+from typing import Any, ClassVar
 
 from slm_plugin.errors import ConfigError, Problem
 from slm_plugin.hookspecs import hookimpl
-from slm_plugin.strict import Strict
+from slm_plugin.merge.mergekit_options import options_of, plain, spec_of
+from slm_plugin.merge.options import sum_problems
 
 NAMES = (
     "arcee_fusion",
@@ -38,18 +35,6 @@ NAMES = (
 """Methods of mergekit 0.1.5 that this package has no code of its own for; a test compares with mergekit."""
 
 INSTALL = "pip install 'slm-plugin[merge]'"
-
-
-@functools.cache
-def options_of(name: str) -> tuple[type[BaseModel], type[BaseModel]]:
-    """Return models of the merge-wide options and of those of each model, from mergekit's specification."""
-    spec = spec_of(name)
-    shared = {parameter.name: _field(parameter) for parameter in spec.shared_parameters}
-    per_model = {parameter.name: _field(parameter) for parameter in spec.input_parameters}
-    return (
-        create_model(f"{name}_options", __base__=Strict, **_safe(shared)),
-        create_model(f"{name}_member_options", __base__=Strict, **_safe(per_model)),
-    )
 
 
 class _FromSpec:
@@ -90,8 +75,11 @@ class MergekitMethod:
         require_mergekit(where)
 
     def problems(self, options: Sequence[Any]) -> list[str]:
-        """Say whether the method takes another number of models."""
-        contract, n = spec_of(self.name).contract, len(options)
+        """Say whether the method takes another number of models, or cannot work with these weights and densities."""
+        return [*self._number_problems(len(options)), *self._weight_problems(options), *_della_problems(options)]
+
+    def _number_problems(self, n: int) -> list[str]:
+        contract = spec_of(self.name).contract
         n_inputs = n + (1 if _base_policy(self.name) == "required" else 0)
         limits = [(contract.min_inputs, contract.max_inputs, n_inputs, n_inputs - n)]
         if contract.min_non_base is not None or contract.max_non_base is not None:
@@ -102,6 +90,16 @@ class MergekitMethod:
                 wanted = f"exactly {few}" if few == many else f"{few} to {many}" if many else f"at least {few}"
                 return [f"{self.name} takes {wanted} model(s) beside its base_model, got {n}."]
         return []
+
+    def _weight_problems(self, options: Sequence[Any]) -> list[str]:
+        weights = [plain(getattr(option, "weight", None)) for option in options]
+        known = [weight for weight in weights if weight is not None]
+        if not weights or len(known) < len(weights):
+            return []
+        if self.name == "nuslerp":
+            return sum_problems(known, True, switch=None)
+        switch = "normalize_weights" if self.name == "multislerp" else "normalize"
+        return sum_problems(known, getattr(self.options, switch, False) is True, switch)
 
     def share(self, options: Any) -> float:
         """Return a member's weight in rows of the vocabulary that not all models have."""
@@ -119,51 +117,23 @@ def require_mergekit(where: str) -> None:
         raise ConfigError([Problem(where, f"runs in mergekit, which is not installed: {INSTALL}.")])
 
 
-def spec_of(name: str) -> Any:
-    """Return mergekit's specification of a method."""
-    from mergekit import merge_methods
-
-    return merge_methods.get(name).spec
+def _della_problems(options: Sequence[Any]) -> list[str]:
+    """Say which models leave DELLA a probability of 0 or 1, or one outside of that range."""
+    problems = []
+    for position, option in enumerate(options):
+        density, epsilon = plain(getattr(option, "density", None)), plain(getattr(option, "epsilon", None))
+        if density is None or epsilon is None or density in (0.0, 1.0):
+            continue
+        if not (epsilon < density < 1 - epsilon):
+            problems.append(
+                f"model {position + 1} has density {density:g} and epsilon {epsilon:g}, but density - epsilon and"
+                " density + epsilon must lie between 0 and 1; lower epsilon."
+            )
+    return problems
 
 
 def _base_policy(name: str) -> str:
     return str(spec_of(name).contract.base.value)
-
-
-def _safe(fields: dict[str, Any]) -> dict[str, Any]:
-    """Rename what Python has a word for; the key in the configuration stays."""
-    return {f"{name}_" if name == "lambda" else name: field for name, field in fields.items()}
-
-
-def _field(parameter: Any) -> tuple[Any, Any]:
-    default = ... if parameter.required else parameter.default
-    alias = {"alias": parameter.name} if parameter.name == "lambda" else {}
-    kind = getattr(parameter.value_type, "__name__", str(parameter.value_type))
-
-    def check(value: Any) -> Any:
-        for scalar in _scalars(value):
-            try:
-                parsed = parameter.validate(scalar)
-            except ValueError:
-                raise ValueError(f"must be of type {kind}, or a list or filters of such, got {scalar!r}.") from None
-            if isinstance(parsed, float) and not math.isfinite(parsed):
-                raise ValueError(f"must be finite, got {scalar!r}.")
-        return value
-
-    return Annotated[Any, AfterValidator(check)], Field(default=default, **alias)
-
-
-def _scalars(setting: Any) -> list[Any]:
-    """Return the single values of a setting: a value, a gradient over the layers, or values by filter."""
-    if isinstance(setting, list):
-        if not setting:
-            raise ValueError("must not be an empty list.")
-        return [scalar for part in setting for scalar in _scalars(part)]
-    if isinstance(setting, dict):
-        if "value" not in setting or set(setting) - {"value", "filter"}:
-            raise ValueError(f"a filter is {{filter: part of a tensor's name, value: ...}}, got {setting!r}.")
-        return _scalars(setting["value"])
-    return [setting]
 
 
 @hookimpl

@@ -48,11 +48,18 @@ class DifferenceOptions(Strict):
     """A setting of mergekit that saves memory there; without effect here."""
 
 
-def sum_problems(weights: list[float], normalize: bool) -> list[str]:
-    """Say what is wrong with weights that will be divided by their sum."""
+def sum_problems(weights: list[float], normalize: bool, switch: str | None = "normalize") -> list[str]:
+    """Say what is wrong with weights that will be divided by their sum.
+
+    Args:
+        weights: One for each member.
+        normalize: Whether they will be.
+        switch: Option that keeps them from being divided; None where there is none.
+    """
     if normalize and abs(sum(weights)) < 1e-8:
         text = ", ".join(f"{weight:g}" for weight in weights)
-        return [f"the weights {text} sum to zero, so they cannot be normalised; change them or set normalize: false."]
+        way = f" or set {switch}: false" if switch else ""
+        return [f"the weights {text} sum to zero, so they cannot be normalised; change them{way}."]
     return []
 
 

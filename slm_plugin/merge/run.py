@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from slm_plugin.errors import WeightsError
 from slm_plugin.merge.arithmetic import low_rank_sum, weighted_sum
 from slm_plugin.merge.folder import write_files
 from slm_plugin.merge.parallel import side_by_side
@@ -17,6 +18,7 @@ from slm_plugin.merge.plan import MergePlan
 from slm_plugin.merge.protocol import Group, share
 from slm_plugin.merge.sources import Source, Sources, fail, open_sources, require_finite
 from slm_plugin.merge.vocabulary import RowRule, Vocabulary, plan_vocabulary
+from slm_plugin.weights.checkpoint import count_not_finite
 from slm_plugin.weights.staging import staged
 from slm_plugin.weights.writer import CheckpointWriter, PlannedTensor
 
@@ -112,10 +114,17 @@ def _main_dtype(planned: list[PlannedTensor]) -> torch.dtype:
 def _produce(tensor: PlannedTensor, sources: Sources, rule: RowRule | None, merged: Merged) -> torch.Tensor:
     if not tensor.dtype.is_floating_point:
         return _same_everywhere(tensor.name, sources)
-    if rule is None:
-        return merged(tensor.name, None)
-    common = merged(tensor.name, rule.common)
-    return rule.attach(common, [source.tensor(tensor.name) for source in sources.all]) if rule.bands else common
+    found = merged(tensor.name, None if rule is None else rule.common)
+    if rule is not None and rule.bands:
+        found = rule.attach(found, [source.tensor(tensor.name) for source in sources.all])
+    n_bad = count_not_finite(found)
+    if n_bad:
+        # the members are finite: what overflows is the type, or the method's own arithmetic
+        raise WeightsError(
+            f"merged, {n_bad} value(s) of the tensor {tensor.name!r} are not finite in"
+            f" {str(tensor.dtype).removeprefix('torch.')}: choose a wider dtype, or other weights."
+        )
+    return found
 
 
 def _same_everywhere(name: str, sources: Sources) -> torch.Tensor:

@@ -15,7 +15,7 @@ from slm_plugin.adapters.folded import FoldedCheckpoint
 from slm_plugin.adapters.lora import CONFIG_FILE, LoraAdapter
 from slm_plugin.errors import SlmError, WeightsError
 from slm_plugin.merge.plan import MergePlan
-from slm_plugin.weights.checkpoint import Checkpoint, WeightSource
+from slm_plugin.weights.checkpoint import Checkpoint, WeightSource, count_not_finite
 
 ARCHITECTURE_KEYS = (
     "model_type",
@@ -78,11 +78,9 @@ def require_finite(tensor: torch.Tensor, name: str, where: Path) -> None:
     Raises:
         WeightsError: Names the file and the tensor.
     """
-    # a sum over finite values may overflow, but one over others is never finite
-    if not tensor.is_floating_point() or torch.isfinite(tensor.sum()) or bool(torch.isfinite(tensor).all()):
-        return
-    n_bad = int((~torch.isfinite(tensor)).sum())
-    raise WeightsError(f"{where}: the tensor {name!r} holds {n_bad} value(s) that are not finite.")
+    n_bad = count_not_finite(tensor)
+    if n_bad:
+        raise WeightsError(f"{where}: the tensor {name!r} holds {n_bad} value(s) that are not finite.")
 
 
 @dataclass(frozen=True)
@@ -155,15 +153,38 @@ def _open(path: Path, base_model: Path | None, opened: dict[Path, Checkpoint]) -
         full = _checkpoint(path, opened)
         return Source(path, full, path, read_config(path), _tokenizer(path), full)
     adapter = LoraAdapter(path)
-    parent = base_model or Path(adapter.base_path)
-    if base_model is None and not parent.is_dir():
-        raise WeightsError(f"the adapter {path} was trained on {adapter.base_path!r}, no folder here: set base_model.")
+    parent = _parent(adapter, base_model)
     require_same_fingerprint(path, parent)
     full = _checkpoint(parent, opened)
     weights = FoldedCheckpoint(full, adapter)
     tokenizer = _tokenizer(path) or _tokenizer(parent)
     # under the names that the base's files have
     return Source(path, weights, parent, read_config(parent), tokenizer, full, weights.adapter)
+
+
+def _parent(adapter: LoraAdapter, base_model: Path | None) -> Path:
+    """Return the model that an adapter is folded into.
+
+    That is ``base_model``, unless it has another vocabulary, as the text model without units has: then it is
+    the base that the adapter names itself.
+    """
+    own = Path(adapter.base_path)
+    if base_model is None:
+        if not own.is_dir():
+            text = (
+                f"the adapter {adapter.folder} was trained on {adapter.base_path!r}, no folder here: set base_model."
+            )
+            raise WeightsError(text)
+        return own
+    if own.is_dir() and own.resolve() != base_model.resolve():
+        sizes = [_vocabulary_size(read_config(folder)) for folder in (own, base_model)]
+        return own if sizes[0] != sizes[1] else base_model
+    return base_model
+
+
+def _vocabulary_size(config: Mapping[str, Any]) -> Any:
+    inner = config.get("text_config")
+    return (inner if isinstance(inner, Mapping) else config).get("vocab_size")
 
 
 def _checkpoint(path: Path, opened: dict[Path, Checkpoint]) -> Checkpoint:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
 
 from pydantic import Field
 
@@ -11,6 +11,8 @@ from slm_plugin.errors import ConfigError, Problem
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.strict import Strict
 from slm_plugin.training.model_parts import parts
+
+Part = Literal["embeddings", "attention", "feed_forward", "others"]
 
 
 class TrainOnly:
@@ -23,13 +25,25 @@ class TrainOnly:
     class Options(Strict):
         """Options of ``train_only``."""
 
-        parts: list[Literal["embeddings", "attention", "feed_forward", "others"]] = Field(min_length=1)
+        parts: list[Part] = Field(min_length=1)
         """What trains, weights or their adapters: ``embeddings`` (input embeddings and head),
         ``attention`` (its projections), ``feed_forward`` (the rest of a layer), ``others`` (normalisation,
         towers). All four leave training bit-identical."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
+
+    @hookimpl
+    def slm_check(self, arguments: Mapping[str, Any]) -> list[str]:
+        """Refuse ZeRO-3 with an adapter, of which the host then saves only what trains."""
+        deepspeed = arguments.get("hf_deepspeed_config")
+        if deepspeed is None or not deepspeed.is_zero3() or arguments.get("finetuning_type", "lora") != "lora":
+            return []
+        if set(self.options.parts) == set(get_args(Part)):
+            return []
+        return [
+            "train_only does not work with ZeRO-3 and an adapter, whose frozen parts would not be saved. Use ZeRO-2."
+        ]
 
     @hookimpl
     def slm_stage_start(self, model: Any) -> None:

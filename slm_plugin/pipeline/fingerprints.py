@@ -21,7 +21,7 @@ class Inputs:
     Attributes:
         fingerprint: Sixteen hex digits over all of it.
         parts: The same part by part, twelve digits each, to say later which one changed: ``definition``,
-            ``environment``, ``versions``, ``skills``, ``step NAME`` for steps it needs and ``file PATH``.
+            ``environment``, ``versions``, ``skills``, ``engine``, ``step NAME`` for steps it needs and ``file PATH``.
     """
 
     fingerprint: str
@@ -49,6 +49,8 @@ def step_inputs(step: Step, pipeline: Pipeline, upstream: Mapping[str, str]) -> 
     }
     if step.evaluate is not None:
         known["skills"] = [skill.model_dump() for skill in pipeline.skills]
+        if pipeline.engine != "auto":
+            known["engine"] = pipeline.engine
     digest = hashlib.sha256(_text(known))
     parts = {
         "definition" if key == "step" else key: _digits(_text(value))

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from yaml import YAMLError
 
 from slm_plugin.errors import ConfigError, PipelineError, Problem, suggest
+from slm_plugin.generation.engines import EngineName
 from slm_plugin.plugins import Registry
 from slm_plugin.strict import Strict, parse
 
@@ -141,6 +142,9 @@ class Pipeline(Strict):
 
     warm_host: bool = False
     """Import the host once and fork every host step from there; saves its start-up time on a CPU machine."""
+
+    engine: EngineName = "auto"
+    """What evaluations generate with: ``vllm``, ``transformers``, or ``auto``: vLLM where it and a GPU are there."""
 
     skills: list[Skill] = Field(default_factory=list)
     """Columns of the matrix."""

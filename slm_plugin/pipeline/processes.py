@@ -14,7 +14,7 @@ import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 STOP_SECONDS = 10.0
 _PR_SET_PDEATHSIG = 1
@@ -46,11 +46,14 @@ class CommandChild:
         arguments: The command line.
         log: File for its output.
         environment: Variables beside the inherited ones.
+        inherited: File descriptors that it holds open too.
     """
 
     cpu_seconds: float | None = None
 
-    def __init__(self, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, arguments: Sequence[str], log: Path, environment: Mapping[str, str], inherited: Sequence[int] = ()
+    ) -> None:
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 list(arguments),
@@ -59,6 +62,7 @@ class CommandChild:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, **environment},
                 start_new_session=True,
+                pass_fds=inherited,
                 preexec_fn=_end_with_parent,
             )
 
@@ -77,14 +81,15 @@ class CommandChild:
 
 
 class WarmHost:
-    """Runs host commands as forks of one process that has the host imported.
+    """Runs host commands, and our own, as forks of one process that has the host imported.
 
     Args:
         log: File for the output of the importing process itself.
         environment: Variables beside the inherited ones; fixed for all commands.
+        inherited: File descriptors that it and every command hold open too.
     """
 
-    def __init__(self, log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, log: Path, environment: Mapping[str, str], inherited: Sequence[int] = ()) -> None:
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "slm_plugin.host.warm"],
@@ -94,6 +99,7 @@ class WarmHost:
                 text=True,
                 env={**os.environ, **environment},
                 start_new_session=True,
+                pass_fds=inherited,
             )
         self._changed = threading.Condition()
         self._pids: dict[str, int] = {}
@@ -104,12 +110,18 @@ class WarmHost:
         self._reader.start()
 
     def start(
-        self, arguments: Sequence[str], log: Path, environment: Mapping[str, str], processes: int = 1
+        self,
+        arguments: Sequence[str],
+        log: Path,
+        environment: Mapping[str, str],
+        processes: int = 1,
+        program: Literal["llamafactory-cli", "slm"] = "llamafactory-cli",
     ) -> WarmChild:
-        """Run the host's command line with these arguments in a fork, or in several that train together."""
+        """Run a command line with these arguments in a fork, or in several that train together."""
         identity = uuid.uuid4().hex
         job = {
             "id": identity,
+            "program": program,
             "arguments": list(arguments),
             "log": str(log.absolute()),
             "environments": [{**environment, **rank} for rank in _ranks(processes)],

@@ -21,10 +21,12 @@ class Progress:
 
     Args:
         console: Where to write; bars are drawn only where it is a terminal.
+        logs: Whether lines of the steps' logs are shown as they are written, each behind the name of its step.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, logs: bool = False) -> None:
         self.console = console
+        self.logs = logs
         self._bars = RichProgress(
             TextColumn("{task.description:<20}"),
             BarColumn(),
@@ -45,20 +47,25 @@ class Progress:
         """Say that a step was finished before."""
         self.console.print(f"  {name}: finished before ({seconds:.0f} s then)")
 
+    def tell(self, line: str) -> None:
+        """Show a line."""
+        self.console.print(line, markup=False, highlight=False)
+
     @contextmanager
-    def step(self, name: str, trainer_log: Path | None) -> Iterator[None]:
+    def step(self, name: str, trainer_log: Path | None, log: Path) -> Iterator[None]:
         """Show a step while the block runs.
 
         Args:
             name: Name of the step.
             trainer_log: The host's ``trainer_log.jsonl``, whose step counts move the bar.
+            log: What the step prints.
         """
         started = time.monotonic()
         task = self._bars.add_task(name, total=None, note="")
         if not self.console.is_terminal:
             self.console.print(f"  {name}: started")
         stop = threading.Event()
-        watcher = threading.Thread(target=self._watch, args=(task, trainer_log, stop), daemon=True)
+        watcher = threading.Thread(target=self._watch, args=(name, task, trainer_log, log, stop), daemon=True)
         watcher.start()
         finished = False
         try:
@@ -71,12 +78,42 @@ class Progress:
             seconds = time.monotonic() - started
             self.console.print(f"  {name}: {'ended' if finished else 'stopped'} after {seconds:.0f} s")
 
-    def _watch(self, task: int, trainer_log: Path | None, stop: threading.Event) -> None:
-        while trainer_log is not None and not stop.wait(POLL_SECONDS):
-            counts = _last_counts(trainer_log)
+    def _watch(self, name: str, task: int, trainer_log: Path | None, log: Path, stop: threading.Event) -> None:
+        follower = _Follower(log)
+        while True:
+            last = stop.wait(POLL_SECONDS)
+            for line in follower.lines(last) if self.logs else ():
+                self.tell(f"{name} | {line}")
+            if last:
+                return
+            counts = _last_counts(trainer_log) if trainer_log is not None else None
             if counts is not None:
                 done, total = counts
                 self._bars.update(task, completed=done, total=total, note=f"{done}/{total} steps")  # type: ignore[arg-type]
+
+
+class _Follower:
+    """Reads a log as it grows; of a progress bar that rewrites its line only the last state is a line."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._read = 0
+        self._rest = b""
+
+    def lines(self, last: bool) -> list[str]:
+        """Return the lines that were finished since the last call; the unfinished one too where it is the ``last``."""
+        try:
+            with self._log.open("rb") as file:
+                file.seek(self._read)
+                new = file.read()
+        except OSError:
+            new = b""
+        self._read += len(new)
+        *whole, self._rest = (self._rest + new).split(b"\n")
+        if last and self._rest:
+            whole.append(self._rest)
+        shown = (line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace").rstrip() for line in whole)
+        return [line for line in shown if line]
 
 
 def _last_counts(trainer_log: Path) -> tuple[int, int] | None:

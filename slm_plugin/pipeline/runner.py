@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from slm_plugin.errors import PipelineError
 from slm_plugin.pipeline import lineage, records
 from slm_plugin.pipeline.fingerprints import Inputs, changes, step_inputs
+from slm_plugin.pipeline.lock import locked
 from slm_plugin.pipeline.plan import Pipeline, Step, needs
 from slm_plugin.pipeline.processes import Child, CommandChild, WarmHost
 from slm_plugin.pipeline.progress import Progress
@@ -72,7 +73,8 @@ def run(pipeline: Pipeline, path: Path, progress: Progress) -> list[Outcome]:
         An outcome per step, in the order of the file.
 
     Raises:
-        PipelineError: A step failed; steps that do not need it were allowed to end.
+        PipelineError: A step failed, while steps that do not need it were allowed to end; or another run is at work
+            in the output folder.
         KeyboardInterrupt: The user stopped it; all children have ended.
     """
     return _Run(pipeline, path, progress).run()
@@ -89,11 +91,19 @@ class _Run:
         self.children: dict[str, Child] = {}
         self.lock = threading.Lock()
         self.stopping = False
+        self.inherited: tuple[int, ...] = ()
         self.warm: WarmHost | None = None
 
     def run(self) -> list[Outcome]:
         (self.output / "logs").mkdir(parents=True, exist_ok=True)
+        with locked(self.output, self.progress.tell) as lock:
+            self.inherited = (lock,)
+            return self._run()
+
+    def _run(self) -> list[Outcome]:
         self._plan()
+        # a run that was killed between a step's record and this file left the step out of it
+        lineage.write(self.pipeline)
         todo = [name for name in self.steps if name not in self.outcomes]
         for name, outcome in self.outcomes.items():
             self.progress.skipped(name, outcome.seconds)
@@ -117,7 +127,9 @@ class _Run:
         failures: list[PipelineError] = []
         while waiting or running:
             ready = [name for name in waiting if all(need in self.outcomes for need in self.needs[name])]
-            for name in ready if not failures else []:
+            free = self.pipeline.jobs - len(running)
+            # as many as there is room for, in the order of the file: what stands first is finished first
+            for name in ready[:free] if not failures else []:
                 waiting.remove(name)
                 running[pool.submit(self._run_step, self.steps[name])] = name
             if not running:
@@ -138,8 +150,9 @@ class _Run:
             # what an interrupted run left behind must not be taken for a result, or trained on
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         log = self.output / "logs" / f"{step.name}.log"
+        log.unlink(missing_ok=True)
         started, began = time.monotonic(), datetime.now(UTC)
-        with self.progress.step(step.name, self._trainer_log(step)):
+        with self.progress.step(step.name, self._trainer_log(step), log):
             with self.lock:
                 if self.stopping:
                     raise PipelineError(f"step {step.name} was not started.")
@@ -169,13 +182,17 @@ class _Run:
                 return self.warm.start(arguments, log, environment, step.processes)
             if step.processes > 1:
                 environment |= {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": str(step.processes)}
-            return CommandChild([sys.executable, "-m", "llamafactory.cli", *arguments], log, environment)
+            arguments = [sys.executable, "-m", "llamafactory.cli", *arguments]
+            return CommandChild(arguments, log, environment, self.inherited)
         if step.evaluate is not None:
-            arguments = [sys.executable, "-m", "slm_plugin", "eval", str(self.path), "--step", step.name]
-            return CommandChild(arguments, log, environment)
+            arguments = ["eval", str(self.path), "--step", step.name]
+            if self.warm is not None:
+                return self.warm.start(arguments, log, environment, program="slm")
+            arguments = [sys.executable, "-m", "slm_plugin", *arguments]
+            return CommandChild(arguments, log, environment, self.inherited)
         known = {"python": sys.executable}
         words = [known.get(word, word.replace("{output}", str(self.output))) for word in step.command or []]
-        return CommandChild(words, log, environment)
+        return CommandChild(words, log, environment, self.inherited)
 
     def _trainer_log(self, step: Step) -> Path | None:
         folders = _configured(step.train, "output_dir") if step.train is not None else []
@@ -183,11 +200,11 @@ class _Run:
 
     @contextmanager
     def _warm_host(self, todo: list[str]) -> Iterator[None]:
-        wanted = self.pipeline.warm_host and any(self.steps[name].kind in ("train", "export") for name in todo)
+        wanted = self.pipeline.warm_host and any(self.steps[name].kind != "command" for name in todo)
         if not wanted or _has_accelerator():
             yield
             return
-        self.warm = WarmHost(self.output / "logs" / "host.log", self.pipeline.environment)
+        self.warm = WarmHost(self.output / "logs" / "host.log", self.pipeline.environment, self.inherited)
         try:
             yield
         finally:

@@ -1,9 +1,4 @@
-"""Everything that must happen to a recording before it becomes units.
-
-The policy: a rate must be given (guessing one corrupts the units without a sign of it); other rates
-are resampled by soxr, below 8 kHz is refused; two or more channels are averaged, opposite ones (whose
-mean cancels) give their first; more than 8 channels are refused, and so are samples that are no
-numbers. An empty or very short recording is empty, not wrong.
+"""Recordings from files, bytes and arrays as mono waves at a codec's rate; the policy is in ``policy.py``.
 
 Shapes: ``N`` samples, ``C`` channels.
 """
@@ -11,17 +6,17 @@ Shapes: ``N`` samples, ``C`` channels.
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from slm_plugin.errors import AudioError
+from slm_plugin.speech.policy import AudioPolicy, condition
+from slm_plugin.speech.resampling import resample
 
-MIN_RATE_HZ = 8_000
-MAX_RATE_HZ = 768_000
-MAX_CHANNELS = 8
-MIN_SECONDS = 0.025
-"""Shorter recordings hold no speech: they count as empty."""
+__all__ = ["FORMATS", "decode", "prepare", "read", "resample"]
 
 FORMATS = "wav, flac, ogg, opus or mp3"
 
@@ -67,10 +62,31 @@ def decode(
     return wave_NC, rate_hz
 
 
+def read(recording: Any) -> tuple[np.ndarray, int]:
+    """Return samples and rate of a recording in any of the forms that data sets hold.
+
+    Args:
+        recording: A path, the bytes of a file, or audio of ``datasets``: ``{"bytes", "path"}`` or
+            ``{"array", "sampling_rate"}``.
+
+    Raises:
+        AudioError: It is of another form or cannot be read.
+    """
+    if isinstance(recording, Mapping):
+        if recording.get("array") is not None:
+            return np.asarray(recording["array"]), int(recording["sampling_rate"])
+        source = recording.get("bytes") or recording.get("path")
+        if source:
+            return decode(source)
+    if isinstance(recording, str | bytes | Path):
+        return decode(recording)
+    raise AudioError(f"a recording is a file, bytes, or samples with a rate, got {type(recording).__name__}.")
+
+
 def prepare(
     wave: np.ndarray, rate_hz: int | None, target_rate_hz: int, max_seconds: float | None = None
 ) -> np.ndarray:
-    """Return a recording as mono float32 at the rate that a codec takes.
+    """Return a recording as mono float32 at the rate that a codec takes; an empty or very short one is empty.
 
     Args:
         wave: Samples of shape ``(N,)`` or ``(N, C)``; integers are scaled to [-1, 1).
@@ -79,60 +95,6 @@ def prepare(
         max_seconds: Longest recording that is accepted; None for any.
 
     Raises:
-        AudioError: Anything of the policy above.
+        AudioError: Anything that the policy refuses.
     """
-    if rate_hz is None:
-        raise AudioError("the sampling rate of the recording is not known; give it in Hz, such as 16000.")
-    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
-        raise AudioError(f"a sampling rate of {rate_hz} Hz is not supported; use {MIN_RATE_HZ} to {MAX_RATE_HZ} Hz.")
-    mono_N = _mono(_as_float(np.asarray(wave)))
-    seconds = len(mono_N) / rate_hz
-    if max_seconds is not None and seconds > max_seconds:
-        raise AudioError(f"the recording lasts {seconds:.1f} seconds, more than the limit of {max_seconds:g}.")
-    if seconds < MIN_SECONDS:
-        return np.zeros(0, np.float32)
-    return resample(mono_N, rate_hz, target_rate_hz)
-
-
-def resample(wave_N: np.ndarray, rate_hz: int, target_rate_hz: int) -> np.ndarray:
-    """Return a wave at another rate, float32.
-
-    soxr works in double precision, so that processors with other vector units give the same float32.
-    """
-    if rate_hz == target_rate_hz:
-        return np.ascontiguousarray(wave_N, np.float32)
-    import soxr
-
-    resampled = soxr.resample(wave_N.astype(np.float64), rate_hz, target_rate_hz, quality="VHQ")
-    return np.asarray(resampled, np.float32)
-
-
-def _as_float(wave: np.ndarray) -> np.ndarray:
-    if wave.dtype.kind == "f":
-        if not np.isfinite(wave).all():
-            bad = int(np.flatnonzero(~np.isfinite(wave).reshape(len(wave), -1).all(1))[0])
-            raise AudioError(f"sample {bad} of the recording is not a finite number; the file is damaged.")
-        return wave.astype(np.float64)
-    if wave.dtype.kind == "i":
-        return wave.astype(np.float64) / (float(np.iinfo(wave.dtype).max) + 1.0)
-    if wave.dtype.kind == "u":
-        half = (float(np.iinfo(wave.dtype).max) + 1.0) / 2.0
-        return (wave.astype(np.float64) - half) / half
-    raise AudioError(f"samples of type {wave.dtype} are not audio; use floats in [-1, 1] or integers.")
-
-
-def _mono(wave: np.ndarray) -> np.ndarray:
-    if wave.ndim == 1:
-        return wave
-    if wave.ndim != 2:
-        raise AudioError(f"a recording has samples and channels, got an array with {wave.ndim} dimensions.")
-    n_channels = wave.shape[1]
-    if not 1 <= n_channels <= MAX_CHANNELS:
-        raise AudioError(f"a recording with {n_channels} channels is not supported; use 1 to {MAX_CHANNELS}.")
-    mean_N = wave.mean(1)
-    if n_channels == 2 and len(wave):
-        power, mean_power = float((wave**2).mean()), float((mean_N**2).mean())
-        # opposite channels cancel: less than 1 % of the power is left
-        if mean_power < 0.01 * power:
-            return wave[:, 0]
-    return mean_N
+    return condition(wave, rate_hz, target_rate_hz, AudioPolicy(max_seconds=max_seconds)).wave_N

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,21 +23,46 @@ Settings = TypeVar("Settings", bound=Strict)
 
 def write_folder(folder: Path, kind: str, settings: Strict, tensors: dict[str, np.ndarray], fingerprint: str) -> None:
     """Write a codec folder; it appears whole or not at all, and replaces one that is there."""
+    with whole_folder(folder) as partial:
+        write_config(partial, kind, settings, fingerprint)
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, partial / TENSORS)
+        # safetensors makes files that only their owner may read; a codec is for everybody
+        (partial / TENSORS).chmod(0o644)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of ``folder`` when the block ends without an error."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        config = {"kind": kind, "fingerprint": fingerprint, "settings": settings.model_dump()}
-        (temporary / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary / TENSORS)
-        # temporary folders and safetensors are private by default; a codec is for everybody
+        yield temporary
+        # temporary folders are private by default
         temporary.chmod(0o755)
-        (temporary / TENSORS).chmod(0o644)
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_config(
+    folder: Path, kind: str, settings: Strict, fingerprint: str, more: Mapping[str, Any] | None = None
+) -> None:
+    """Write ``config.json`` of a codec folder, whole or not at all.
+
+    Args:
+        folder: An existing folder.
+        kind: Name that the codec's reader is registered under.
+        settings: The codec's settings.
+        fingerprint: The codec's fingerprint.
+        more: Further entries.
+    """
+    config = {"kind": kind, "fingerprint": fingerprint, "settings": settings.model_dump(), **(more or {})}
+    temporary = folder / f".{CONFIG}.new"
+    temporary.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(folder / CONFIG)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

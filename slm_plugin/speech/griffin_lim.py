@@ -122,7 +122,9 @@ class GriffinLimStream:
             consistent_TF = np.fft.rfft(wave[positions] * self._window, settings.n_fft)
             ahead_TF = consistent_TF + settings.momentum * (consistent_TF - previous_TF)
             previous_TF = consistent_TF
-            spectra_TF = amplitudes_TF * ahead_TF / np.maximum(np.abs(ahead_TF), 1e-12)
+            # numpy's |z| guards against overflow, and a complex number divides slowly: a third of this step's time
+            strength_TF = np.sqrt(ahead_TF.real**2 + ahead_TF.imag**2)
+            spectra_TF = ahead_TF * (amplitudes_TF / np.maximum(strength_TF, 1e-12))
         return spectra_TF
 
     def _take(self, parts: list[np.ndarray], end: int | None = None) -> np.ndarray:

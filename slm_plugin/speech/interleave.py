@@ -43,6 +43,7 @@ def interleave(
     silence: Silence = "previous",
     fold: bool = False,
     first_centre_s: float | None = None,
+    joiner: str = " ",
 ) -> list[Segment]:
     """Give every frame of an utterance to a word.
 
@@ -56,6 +57,7 @@ def interleave(
         fold: Fold runs of equal units into one, across words too. A run belongs to the word that it
             starts in.
         first_centre_s: Centre of frame 0 in seconds; half a frame where not given.
+        joiner: What stands between words: a blank, or nothing in languages written without.
 
     Returns:
         The segments. Words without frames go with the next word that has some, at the end with the
@@ -77,12 +79,12 @@ def interleave(
         (owner, tuple(int(units_T[frame]) for frame, _ in run))
         for owner, run in groupby(kept, key=lambda pair: pair[1])
     ]
-    return _join([span.word for span in words], runs)
+    return _join([span.word for span in words], runs, joiner)
 
 
-def render(segments: Sequence[Segment]) -> str:
-    """Write segments as text: a word, its unit tokens, a blank before the next word."""
-    return " ".join(segment.text + units_to_text(segment.units) for segment in segments)
+def render(segments: Sequence[Segment], joiner: str = " ") -> str:
+    """Write segments as text: a word, its unit tokens, the joiner before the next word."""
+    return joiner.join(segment.text + units_to_text(segment.units) for segment in segments)
 
 
 def _complete(words: Sequence[WordSpan], duration_s: float) -> list[tuple[float, float]]:
@@ -139,7 +141,7 @@ def _fill(owners: Sequence[int], silence: Silence) -> list[int]:
     return filled if silence == "previous" else filled[::-1]
 
 
-def _join(words: Sequence[str], runs: Sequence[tuple[int, tuple[int, ...]]]) -> list[Segment]:
+def _join(words: Sequence[str], runs: Sequence[tuple[int, tuple[int, ...]]], joiner: str) -> list[Segment]:
     """Put the words to their runs; words without one go ahead of the next word that has one."""
     segments: list[Segment] = []
     following = 0
@@ -147,14 +149,14 @@ def _join(words: Sequence[str], runs: Sequence[tuple[int, tuple[int, ...]]]) -> 
         if owner == _SILENT:
             segments.append(Segment("", units))
             continue
-        segments.append(Segment(" ".join(words[following : owner + 1]), units))
+        segments.append(Segment(joiner.join(words[following : owner + 1]), units))
         following = owner + 1
     if following < len(words):
-        rest = " ".join(words[following:])
+        rest = joiner.join(words[following:])
         spoken = [position for position, segment in enumerate(segments) if segment.text]
         if spoken:
             last = segments[spoken[-1]]
-            segments[spoken[-1]] = Segment(f"{last.text} {rest}", last.units)
+            segments[spoken[-1]] = Segment(last.text + joiner + rest, last.units)
         elif segments:
             segments[0] = Segment(rest, segments[0].units)
         else:

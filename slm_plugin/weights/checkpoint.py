@@ -129,6 +129,32 @@ class Checkpoint:
         return self._files[name]
 
 
+def count_not_finite(tensor: torch.Tensor) -> int:
+    """Return how many values are infinite or NaN."""
+    # a sum over finite values may overflow, but one over others is never finite
+    if not tensor.is_floating_point() or torch.isfinite(tensor.sum()):
+        return 0
+    return int((~torch.isfinite(tensor)).sum())
+
+
+def require_whole(folder: Path) -> None:
+    """Refuse a model folder whose index names files that are not there, or whose files are cut off.
+
+    Folders without safetensors are left to whoever loads them.
+
+    Raises:
+        WeightsError: Names what is missing or damaged.
+    """
+    if not (folder / INDEX_FILE).is_file() and not (folder / SINGLE_FILE).is_file():
+        return
+    for path in sorted(set(_files_by_tensor(folder).values())):
+        try:
+            with safe_open(path, "pt"):
+                continue
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{path} is damaged or cannot be read: {error}.") from None
+
+
 def _files_by_tensor(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise WeightsError(f"{folder} is not a folder; a model folder as save_pretrained writes it is needed.")

@@ -22,7 +22,7 @@ import torch
 
 from slm_plugin.errors import WeightsError
 from slm_plugin.weights.checkpoint import DTYPES, INDEX_FILE, SINGLE_FILE
-from slm_plugin.weights.staging import make_partial, not_written, publish
+from slm_plugin.weights.staging import intended, make_partial, not_written, publish
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -152,8 +152,8 @@ class CheckpointWriter:
         free = shutil.disk_usage(self._partial).free
         if self.n_bytes > free:
             raise WeightsError(
-                f"{self.folder} was not written: the weights need {self.n_bytes / 1e9:.2f} GB,"
-                f" the disk has {free / 1e9:.2f} GB free."
+                f"{intended(self.folder)} was not written: the weights need {_size(self.n_bytes)},"
+                f" the disk has {_size(free)} free."
             )
 
     def _write_header(self, file_name: str, shard: Sequence[PlannedTensor]) -> None:
@@ -188,6 +188,10 @@ class CheckpointWriter:
         if self._open is not None:
             self._open[1].close()
             self._open = None
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 10**7 else f"{n_bytes / 1e3:.1f} kB"
 
 
 def _write_all(file: BinaryIO, tensor: torch.Tensor) -> None:

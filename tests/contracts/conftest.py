@@ -33,12 +33,34 @@ def bases(llm: Path, tied_llm: Path, run_host: Any, tmp_path_factory: pytest.Tem
 
 
 @pytest.fixture(scope="session")
-def configuration(bases: dict[bool, Path], data: Path) -> Callable[..., dict[str, Any]]:  # noqa: F811
-    """Make a host configuration of four steps from the choices of a row of :mod:`contracts.covering`."""
+def configuration(
+    bases: dict[bool, Path],
+    data: Path,  # noqa: F811
+    run_host: Any,  # noqa: F811
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., dict[str, Any]]:
+    """Make a host configuration of four steps from the choices of a row of :mod:`contracts.covering`.
 
-    def make(output: Path, tied: bool, train_units: str, choices: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    With a ``lora_scale`` the stage goes on from an adapter of the same world, discounted by that factor.
+    """
+    earlier: dict[tuple[bool, str], Path] = {}
+
+    def make(
+        output: Path,
+        tied: bool,
+        train_units: str,
+        choices: dict[str, Any],
+        lora_scale: float | None = None,
+        **changes: Any,
+    ) -> dict[str, Any]:
         changes = {"max_steps": STEPS, "lr_scheduler_type": "linear", **changes}
         slm = block(choices, train_units)
+        if lora_scale is not None:
+            if (tied, train_units) not in earlier:
+                earlier[tied, train_units] = tmp_path_factory.mktemp("earlier")
+                run_host(make(earlier[tied, train_units], tied, train_units, {}))
+            changes["adapter_name_or_path"] = str(earlier[tied, train_units])
+            slm |= {"lora_scale": lora_scale, "scaled_modules": "interpolate"}
         found = train_config(bases[tied], data, output, stage="tts", slm=slm, **changes)
         return found | {"stage": "sft", "lora_target": "q_proj,v_proj,down_proj"}
 

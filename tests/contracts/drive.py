@@ -14,6 +14,10 @@ import torch
 
 def main(path: str) -> None:
     torch.set_num_threads(1)
+    # a resumed run of several processes reads its optimizer to "cpu:0", which torch does not know
+    torch.serialization.register_package(
+        0, lambda storage: None, lambda storage, place: storage if place.startswith("cpu:") else None
+    )
     from llamafactory.train.tuner import run_exp
 
     # the host takes the processes apart after every run; the next run is for the same ones

@@ -25,6 +25,8 @@ PROCESSES_TOLERANCE = 2e-6
 LINEAR = {"optim": "sgd", "learning_rate": 0.05}
 FACTORS = {
     **{name: [None, *entry.active] for name, entry in TABLE.items()},
+    # no mitigation of its own, but a stage may start from a discounted adapter whatever keeps its skills
+    "lora_scale": [None, 0.5],
     "tied": [False, True],
     "train_units": ["modules", "rows"],
     "processes": [1, 2],
@@ -38,8 +40,8 @@ def label(row):
 
 
 def split(row):
-    """Return tied, train_units and the choices of a row."""
-    return row["tied"], row["train_units"], {name: row[name] for name in TABLE}
+    """Return tied, train_units, the choices of mitigations and the discount of a row."""
+    return row["tied"], row["train_units"], {name: row[name] for name in TABLE}, row["lora_scale"]
 
 
 ROWS = covering_rows(FACTORS)
@@ -71,6 +73,17 @@ def test_every_registered_mitigation_is_in_the_table():
     registered = set(Registry.load(entry_points=False).mitigations.names())
     assert set(TABLE) == registered
     assert all(entry.active for entry in TABLE.values())
+
+
+def test_a_stage_starts_from_a_discounted_adapter(configuration, run_host, tmp_path):
+    # a rate of 0 saves the start; of the two matrices of an update, one counts half
+    starts = {}
+    for scale in (1.0, 0.5):
+        run_host(configuration(tmp_path / str(scale), False, "modules", {}, scale, learning_rate=0.0))
+        starts[scale] = trained(tmp_path / str(scale))
+    (up,) = [name for name in starts[1.0] if name.endswith("layers.0.self_attn.q_proj.lora_B.weight")]
+    assert starts[1.0][up].abs().max() > 0
+    torch.testing.assert_close(starts[0.5][up], 0.5 * starts[1.0][up])
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -110,7 +123,8 @@ def test_one_and_two_processes_train_the_same_weights(row, configuration, run_ho
 def test_every_block_trains_to_finite_weights_and_resumes_to_the_same_ones(
     tied, train_units, configuration, run_host, tmp_path
 ):
-    for number, row in enumerate(every_row({**FACTORS, "tied": [tied], "train_units": [train_units]})):
+    rows = every_row({**FACTORS, "tied": [tied], "train_units": [train_units], "processes": [1]})
+    for number, row in enumerate(rows):
         check_in_one_process(row, configuration, run_host, tmp_path / str(number))
 
 

@@ -1,51 +1,25 @@
-"""The four probes, with a model that answers from a book."""
+"""Probes of the tiny world, with a model that answers from a book."""
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from eval.book import Book, score, write
 from slm_plugin.errors import CodecError, ConfigError, PipelineError, VocabularyError
 from slm_plugin.eval.evaluate import evaluate
-from slm_plugin.eval.probes.spoken_qa import split_answer
 from slm_plugin.eval.rows import read_rows
+from slm_plugin.eval.spoken import split_answer
 from slm_plugin.plugins import Registry
-from slm_plugin.records import Score
 from slm_plugin.vocabulary import UnitVocabulary, units_to_text
-
-UNITS = UnitVocabulary(116, 100)
-
-
-class Book:
-    """A generator that looks its answers up and remembers what it was asked."""
-
-    def __init__(self, answer: Callable[[str], str], vocabulary: UnitVocabulary | None = UNITS) -> None:
-        self.vocabulary = vocabulary
-        self._answer = answer
-        self.asked: list[str] = []
-
-    def answer(self, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
-        self.asked += prompts
-        return [self._answer(prompt) for prompt in prompts]
 
 
 @pytest.fixture(scope="module")
 def data(root: Path) -> Path:
     return root / "examples" / "tiny" / "data"
-
-
-def score(registry: Registry, probe: str, generator: Book, **options: Any) -> Score:
-    return evaluate(generator, [("column", probe, options)], registry)["column"]
-
-
-def write(path: Path, rows: Sequence[Mapping[str, Any]]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return str(path)
 
 
 def test_text_answers_must_match(registry: Registry, tmp_path: Path) -> None:
@@ -141,7 +115,7 @@ def test_missing_sections_are_empty(answer: str, sections: list[str]) -> None:
 
 
 def test_speech_without_a_judge_is_refused(registry: Registry, data: Path) -> None:
-    with pytest.raises(ConfigError, match="speech: true needs templates and codec"):
+    with pytest.raises(ConfigError, match="judged with a codec and with either templates or whisper"):
         score(registry, "spoken_qa", Book(str), data=str(data / "eval_sqa_heard.jsonl"), speech=True)
 
 
@@ -210,3 +184,24 @@ def test_perplexity_needs_probabilities_and_tokens_of_the_kind(registry: Registr
         score(registry, "perplexity", Book(lambda prompt: ""), data=file)
     with pytest.raises(PipelineError, match="no units token"):
         score(registry, "perplexity", Told(lambda prompt: "", None), data=file, modality="units")
+
+
+def test_errors_may_be_counted_in_characters(registry: Registry, tmp_path: Path) -> None:
+    rows = [{"discrete_unit": [1], "transcription": "Red dog."}, {"discrete_unit": [2], "transcription": "..."}]
+    book = Book(lambda prompt: "red dig")
+    options = {"data": write(tmp_path / "asr.jsonl", rows), "normalise": "punctuation", "errors_in": "characters"}
+    found = score(registry, "speech_recognition", book, **options)
+    # one of seven characters, one of two words; the second row says nothing and is not asked
+    assert (found.value, found.n, dict(found.notes)) == (1 / 7, 7, {"errors_per_word": 0.5})
+    assert len(book.asked) == 1
+
+
+def test_units_are_compared_with_those_of_a_recording(registry: Registry, tmp_path: Path) -> None:
+    rows = [{"transcription": "anna sings", "interleaf": "anna<|1|><|1|><|2|> sings<|3|>"}]
+    file = write(tmp_path / "tts.jsonl", rows)
+    book = Book(lambda prompt: "anna<|1|><|2|><|2|><|2|> sings<|4|>")
+    # folded 1 2 3 and 1 2 4: one of three; unfolded 1 1 2 3 and 1 2 2 2 4: two other units and one too many, of four
+    folded = score(registry, "unit_error", book, data=file)
+    assert (folded.value, folded.n, folded.better) == (1 / 3, 3, "lower")
+    assert score(registry, "unit_error", book, data=file, fold_runs=False).value == 3 / 4
+    assert score(registry, "unit_error", Book(lambda _: "only words"), data=file).value == 1.0

@@ -13,10 +13,12 @@ import yaml
 from slm_plugin.experts import plan as experts_plan
 from slm_plugin.pipeline import plan
 from slm_plugin.plugins import Registry
+from slm_plugin.prepare import options as prepare_options
+from slm_plugin.strict import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "examples").rglob("*.yaml"))
-N_FILES = 89
+N_FILES = 93
 """Count them: a glob that finds nothing would pass every test."""
 
 
@@ -26,12 +28,25 @@ def kind_of(path):
         return "pipeline"
     if "experts" in content:
         return "experts"
+    if "corpus" in content:
+        return "prepare"
     return "export" if "export_dir" in content else "train"
+
+
+def check_prepare(options, registry):
+    """Parse what the file names, as loading the parts would; the parts' own files are not here."""
+    for chosen, catalogue in (
+        (options.corpus, registry.corpora),
+        (options.align, registry.aligners),
+        (options.voice, registry.voices),
+    ):
+        for name, given in (chosen or {}).items():
+            parse(catalogue.get(name).Options, given, name)
 
 
 def test_all_of_them_are_found():
     assert len(FILES) == N_FILES
-    assert {kind_of(path) for path in FILES} == {"pipeline", "experts", "export", "train"}
+    assert {kind_of(path) for path in FILES} == {"pipeline", "experts", "export", "train", "prepare"}
 
 
 @pytest.mark.host
@@ -53,6 +68,9 @@ def test_its_entry_point_accepts_it(path, monkeypatch, tmp_path):
         return
     if kind == "experts":
         assert experts_plan.load(path).experts
+        return
+    if kind == "prepare":
+        check_prepare(prepare_options.load([str(path)]), Registry.load())
         return
     adapter = yaml.safe_load(path.read_text()).get("adapter_name_or_path")
     if adapter is not None:

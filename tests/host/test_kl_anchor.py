@@ -7,8 +7,9 @@ import json
 import pytest
 from safetensors.torch import load_file
 
+from contracts.conftest import on_two_processes  # noqa: F401
 from host.test_command_line import host
-from host.world import UNITS, train_config
+from host.world import UNITS, train_config, under_zero
 from slm_plugin.errors import ConfigError
 
 pytestmark = [pytest.mark.host, pytest.mark.xdist_group("host")]
@@ -104,17 +105,6 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(slm, changes, tex
         run_host(config(tmp_path / "no_such_model", data, tmp_path / "x", slm, **changes))
 
 
-def zero_settings(stage):
-    return {
-        "train_batch_size": "auto",
-        "train_micro_batch_size_per_gpu": "auto",
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "zero_allow_untested_optimizer": True,
-        "zero_optimization": {"stage": stage, "stage3_gather_16bit_weights_on_model_save": True},
-    }
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
@@ -125,24 +115,27 @@ def zero_settings(stage):
         (3, {"teacher": "base", "rows": "replayed"}, 0.3),
     ],
 )
-def test_zero_makes_the_same_update_as_one_process(zero, options, replay, units_base, data, run_host, tmp_path):
-    pytest.importorskip("deepspeed", reason="pip install 'slm-plugin[deepspeed]'")
-    (tmp_path / "zero.json").write_text(json.dumps(zero_settings(zero)))
+def test_zero_makes_the_same_update_as_one_process(
+    zero,
+    options,
+    replay,
+    units_base,
+    data,
+    run_host,
+    on_two_processes,  # noqa: F811
+    tmp_path,
+):
     changes = {"optim": "sgd", "learning_rate": 0.05, "max_steps": 4, "disable_shuffling": True}
     one = config(units_base, data, tmp_path / "one", block(replay, **options), **changes)
     run_host(one)
-    two = {**one, "output_dir": str(tmp_path / "two"), "per_device_train_batch_size": 2, "use_cpu": False}
-    two["deepspeed"] = str(tmp_path / "zero.json")
-    done = host("train", two, tmp_path, FORCE_TORCHRUN="1", NPROC_PER_NODE="2")
-    assert done.returncode == 0, done.stderr[-3000:]
+    two = under_zero(zero, {**one, "output_dir": str(tmp_path / "two"), "per_device_train_batch_size": 2}, tmp_path)
+    on_two_processes([two])
     assert furthest(weights(tmp_path / "one"), weights(tmp_path / "two")) <= 2e-6
 
 
 @pytest.mark.slow
 def test_the_stage_start_teacher_is_refused_under_zero_3(units_base, data, tmp_path):
-    pytest.importorskip("deepspeed", reason="pip install 'slm-plugin[deepspeed]'")
-    (tmp_path / "zero.json").write_text(json.dumps(zero_settings(3)))
-    settings = config(tmp_path / "no_such_model", data, tmp_path / "x", block(), deepspeed=str(tmp_path / "zero.json"))
-    done = host("train", {**settings, "use_cpu": False}, tmp_path, FORCE_TORCHRUN="1", NPROC_PER_NODE="1")
+    settings = under_zero(3, config(tmp_path / "no_such_model", data, tmp_path / "x", block()), tmp_path)
+    done = host("train", settings, tmp_path, FORCE_TORCHRUN="1", NPROC_PER_NODE="1")
     assert done.returncode != 0
     assert "where ZeRO-3 partitions the model. Use ZeRO-2, or teacher: base." in done.stderr

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from host.test_command_line import host
-from host.world import UNITS, train_config
+from contracts.conftest import on_two_processes  # noqa: F401
+from host.world import UNITS, train_config, under_zero
 from slm_plugin.errors import ConfigError, WeightsError
 
 pytestmark = [pytest.mark.host, pytest.mark.xdist_group("host")]
@@ -149,25 +149,43 @@ def test_a_scaled_gradient_is_unscaled_before_the_pull_is_added(units_base, data
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("zero", [0, 2, 3])
+def test_two_processes_that_resume_are_pulled_to_the_start_of_the_stage(
+    zero,
+    units_base,
+    data,
+    on_two_processes,  # noqa: F811
+    tmp_path,
+):
+    changes = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
+    runs = {
+        "once": {},
+        "resumed": {"resume_from_checkpoint": str(tmp_path / "once/checkpoint-2")},
+        "none": {"slm": {"stage": "tts", "units": {"count": UNITS}}},
+    }
+    made = [config(units_base, data, tmp_path / name, **changes, **more) for name, more in runs.items()]
+    on_two_processes([under_zero(zero, configuration, tmp_path) for configuration in made])
+    once, resumed, none = (weights(tmp_path / name) for name in runs)
+    assert furthest(once, none) > 1e-5
+    assert furthest(once, resumed) <= 1e-7
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("zero", [0, 2, 3])
 @pytest.mark.parametrize("clipping", [1.0, 0.1])
-def test_two_processes_plain_or_under_zero_make_the_same_update(zero, clipping, units_base, data, run_host, tmp_path):
+def test_two_processes_plain_or_under_zero_make_the_same_update(
+    zero,
+    clipping,
+    units_base,
+    data,
+    run_host,
+    on_two_processes,  # noqa: F811
+    tmp_path,
+):
     changes = {**LINEAR, "max_steps": 4, "gradient_accumulation_steps": 2, "max_grad_norm": clipping}
     changes["per_device_train_batch_size"] = 1
-    two = config(units_base, data, tmp_path / "two", **changes)
-    if zero:
-        pytest.importorskip("deepspeed", reason="pip install 'slm-plugin[deepspeed]'")
-        settings = {
-            "train_batch_size": "auto",
-            "train_micro_batch_size_per_gpu": "auto",
-            "gradient_accumulation_steps": "auto",
-            "gradient_clipping": "auto",
-            "zero_allow_untested_optimizer": True,
-            "zero_optimization": {"stage": zero, "stage3_gather_16bit_weights_on_model_save": True},
-        }
-        (tmp_path / "zero.json").write_text(json.dumps(settings))
-        two |= {"use_cpu": False, "deepspeed": str(tmp_path / "zero.json")}
-    done = host("train", two, tmp_path, FORCE_TORCHRUN="1", NPROC_PER_NODE="2")
-    assert done.returncode == 0, done.stderr[-3000:]
+    two = under_zero(zero, config(units_base, data, tmp_path / "two", **changes), tmp_path)
+    on_two_processes([two])
     run_host(config(units_base, data, tmp_path / "one", **{**changes, "per_device_train_batch_size": 2}))
     assert furthest(weights(tmp_path / "one"), weights(tmp_path / "two")) <= 2e-6
     one, other = (

@@ -133,6 +133,22 @@ def test_a_text_model_without_units_takes_no_part_in_unit_rows(world, run_host, 
         assert torch.equal(merged[name][n_all:], asr[name][n_all:])
 
 
+@pytest.mark.parametrize("method", ["ties", "dare_linear"])
+def test_adapters_on_the_units_base_are_merged_over_the_text_model(world, run_host, tmp_path, method):
+    """The reference's recipes take differences from the text LLM, which has no units."""
+    for name in ("asr", "tts"):
+        run_host(export_config(world["base"], tmp_path / name, adapter=world[name], slm={}))
+    full = {**world, "asr": tmp_path / "asr", "tts": tmp_path / "tts"}
+    run_host(merge_config(world, tmp_path / "from_adapters", method, base="text"))
+    run_host(merge_config(full, tmp_path / "from_models", method, base="text"))
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("from_adapters", "from_models"))
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=0, atol=1e-6, msg=name)
+    text = load_file(world["text"] / "model.safetensors")["model.embed_tokens.weight"]
+    assert len(one["model.embed_tokens.weight"]) > len(text)
+
+
 def test_export_size_spreads_the_weights(world, run_host, tmp_path, monkeypatch):
     monkeypatch.setattr("slm_plugin.host.merge.BYTES_PER_GB", 100_000)
     run_host(merge_config(world, tmp_path / "model", export_size=1))

@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 UNITS = 50
 WORDS = ("the", "a", "cat", "dog", "hello", "world", "red", "blue", "one", "two")
 DATA_SETS = {
@@ -97,3 +99,21 @@ def export_config(model: Path, output: Path, adapter: Path | None = None, **chan
         config |= {"adapter_name_or_path": str(adapter), "finetuning_type": "lora"}
     config.update(changes)
     return {key: value for key, value in config.items() if value is not None}
+
+
+def under_zero(zero: int, config: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a train configuration for several processes: plain ones for 0, else under that stage of ZeRO."""
+    if not zero:
+        return config
+    pytest.importorskip("deepspeed", reason="pip install 'slm-plugin[deepspeed]'")
+    settings = {
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {"stage": zero, "stage3_gather_16bit_weights_on_model_save": True},
+    }
+    (folder / "zero.json").write_text(json.dumps(settings), encoding="utf-8")
+    # DeepSpeed refuses the CPU where the host is told to use it by name
+    return config | {"use_cpu": False, "deepspeed": str(folder / "zero.json")}

@@ -141,6 +141,21 @@ def test_mistakes_are_told_in_a_line(folder, model, data, text, monkeypatch):
     assert text in str(run().exception)
 
 
+def test_the_published_forms_are_answered_as_they_are_and_keep_their_right_answers(folder, model, questions):
+    rows = parquet.read_table(questions)
+    given = {"question_audio": rows["audio"], "answer": [{"value": f"a{n}", "aliases": ["b"]} for n in range(5)]}
+    Path("trivia/data").mkdir(parents=True)
+    parquet.write_table(arrow.table(given), "trivia/data/validation-00000-of-00001.parquet")
+    config(model, [{"path": "trivia", "n": 2}], vocoder=False)
+    result = run()
+    assert result.exit_code == 0, result.output
+    table = parquet.read_table("out/trivia/part-00000.parquet")
+    assert [answer["value"] for answer in table["given_answer"].to_pylist()] == ["a0", "a1"]
+    # "answer" is what the model wrote, "question_audio" is left out as the recording it was asked with
+    assert all(isinstance(answer, str) for answer in table["answer"].to_pylist())
+    assert "question_audio" not in table.column_names
+
+
 class FakeHub:
     """Remembers what it was asked for, in place of the hub's client."""
 
@@ -166,5 +181,5 @@ def test_a_fake_hub_gets_every_set_as_a_repository_of_its_own(folder):
     hub = FakeHub()
     assert push(Path("out"), ["one"], "anna", hub) == ["anna/one"]
     assert hub.uploads == [("anna/one", ["part-00000.parquet"])]
-    with pytest.raises(DataError, match="anna/one was not uploaded, the answers stay in out/one: 401"):
+    with pytest.raises(DataError, match="anna/one was not uploaded, what was made stays in out/one: 401"):
         push(Path("out"), ["one"], "anna", FakeHub(refuses=True))

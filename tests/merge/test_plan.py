@@ -168,3 +168,52 @@ def test_registering_imports_neither_mergekit_nor_transformers():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def two(method, parameters=None, **options):
+    models = [{"model": "a", "weight": 0.5, **options}, {"model": "c", "weight": 0.5, **options}]
+    return {"method": method, "base_model": "b", "models": models, "parameters": parameters or {}}
+
+
+def of_t(value):
+    return {"method": "slerp", "base_model": "b", "models": [{"model": "a"}], "parameters": {"t": value}}
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        # mergekit itself takes any number, and fails or errs in silence when the tensors are there
+        (two("della", density=1.5), "models[0].density: must be from 0 to 1, got 1.5."),
+        (two("della", density=0.9, epsilon=0.3), "models: model 1 has density 0.9 and epsilon 0.3, but density"),
+        (two("breadcrumbs", density=0.9, gamma=-1), "models[1].gamma: must be from 0 to 1, got -1."),
+        ({**two("sce", {"select_topk": 2}), "models": [{"model": "a"}]}, "select_topk: must be from 0 to 1, got 2."),
+        (of_t(5), "parameters.t: must be from 0 to 1, got 5."),
+        (of_t(True), "parameters.t: must be of type float"),
+        (of_t([0.5, {"value": 1}]), "parameters.t: mixes values and filters"),
+        (of_t([{"filter": "self_attn", "value": 0.5}]), "parameters.t: has only filters: end with {value: ...}"),
+        (of_t([{"filter": 3, "value": 0.5}, {"value": 1}]), "parameters.t: a filter is {filter: part of a tensor"),
+        (
+            {"method": "karcher", "models": [{"model": "a"}, {"model": "c"}], "parameters": {"max_iter": 0}},
+            "parameters.max_iter: must be at least 1, got 0.",
+        ),
+    ],
+)
+def test_settings_that_a_method_of_mergekit_is_not_defined_for_are_refused(block, expected, registry):
+    assert expected in said(block, registry)
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters", "remedy"),
+    [
+        ("della", {}, "or set normalize: false."),
+        ("breadcrumbs", {"normalize": True}, "or set normalize: false."),
+        ("multislerp", {}, "or set normalize_weights: false."),
+        ("nuslerp", {}, "change them."),
+    ],
+)
+def test_weights_that_sum_to_zero_are_refused_where_mergekit_divides_by_the_sum(method, parameters, remedy, registry):
+    block = two(method, parameters)
+    block["models"][1]["weight"] = -0.5
+    text = said(block, registry)
+    assert "the weights 0.5, -0.5 sum to zero, so they cannot be normalised" in text
+    assert text.endswith(remedy)

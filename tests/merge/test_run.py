@@ -238,6 +238,17 @@ def test_values_that_are_not_finite_name_file_and_tensor_and_leave_nothing(value
     assert [path.name for path in tmp_path.iterdir()] == ["bad"]
 
 
+@pytest.mark.parametrize("engine", ["own", "mergekit"])
+def test_a_result_that_its_type_cannot_hold_is_refused_and_leaves_nothing(engine, models, run_merge, tmp_path):
+    # 70,000 is above the largest float16, 65,504
+    large = change(models[1], tmp_path / "large", lambda tensors: tensors["model.norm.weight"].fill_(7e4))
+    with pytest.raises(
+        WeightsError, match=r"64 value\(s\) of the tensor 'model.norm.weight' are not finite in float16"
+    ):
+        run_merge({**linear([large], (1,)), "engine": engine, "dtype": "float16"})
+    assert [path.name for path in tmp_path.iterdir()] == ["large"]
+
+
 def test_large_finite_values_are_no_reason_to_stop(models, run_merge, tmp_path):
     """Their sum overflows, they do not."""
     large = change(models[1], tmp_path / "large", lambda tensors: tensors["model.norm.weight"].fill_(3e38))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -67,3 +68,19 @@ def test_a_choice_that_leaves_nothing_is_refused_with_what_there_is():
 def test_parts_that_are_none_are_refused(parts):
     with pytest.raises(ConfigError, match=r"train_only\.parts"):
         parse(TrainOnly.Options, {"parts": parts}, "train_only")
+
+
+@pytest.mark.parametrize(
+    ("parts", "zero_3", "kind", "refused"),
+    [
+        (["attention"], True, "lora", True),
+        (["attention"], True, "full", False),
+        (["attention"], False, "lora", False),
+        (["embeddings", "attention", "feed_forward", "others"], True, "lora", False),
+    ],
+)
+def test_an_adapter_under_zero_3_is_refused_whose_frozen_parts_would_not_be_saved(parts, zero_3, kind, refused):
+    deepspeed = SimpleNamespace(is_zero3=lambda: zero_3)
+    arguments = {"hf_deepspeed_config": deepspeed, "finetuning_type": kind}
+    found = TrainOnly(TrainOnly.Options(parts=parts)).slm_check(arguments)
+    assert ["frozen parts would not be saved. Use ZeRO-2" in text for text in found] == ([True] if refused else [])

@@ -1,4 +1,7 @@
-"""What an installation may and may not change, by uv's resolver; needs a package index."""
+"""What an installation may and may not change, by uv's resolver; needs a package index.
+
+Resolves what the commands of README.md, docs/how-to/install.md and docs/how-to/existing-set-up.md install.
+"""
 
 from __future__ import annotations
 

@@ -137,3 +137,27 @@ def test_an_editable_install_is_active_and_runs_the_tree(root: Path, uv: str, ma
     assert found == [str(root / "slm_plugin/__init__.py"), str(root / "serve/slm_serve/__init__.py")]
     subprocess.run([uv, "pip", "uninstall", "--quiet", "--python", str(python), "slm-plugin"], check=True)
     assert installed_files(python) == before
+
+
+def test_both_packages_carry_the_mark_of_typed_ones(wheel: Path):
+    assert {"slm_plugin/py.typed", "slm_serve/py.typed"} <= set(files_of(wheel))
+
+
+def test_the_wheel_says_what_it_is_and_what_it_offers(wheel: Path):
+    files = files_of(wheel)
+    (metadata,) = (content for name, content in files.items() if name.endswith(".dist-info/METADATA"))
+    headers = email.message_from_bytes(metadata)
+    assert headers["Name"] == "slm-plugin"
+    assert headers["Description-Content-Type"] == "text/markdown"
+    assert {"Typing :: Typed", "Operating System :: POSIX :: Linux"} <= set(headers.get_all("Classifier"))
+    assert {"serve", "serve-cpu", "docs", "dev", "eval", "merge", "tiny"} <= set(headers.get_all("Provides-Extra"))
+    (entry_points,) = (content for name, content in files.items() if name.endswith(".dist-info/entry_points.txt"))
+    assert b"slm = slm_plugin.cli:main" in entry_points
+    assert b"serve = slm_serve.cli:serve" in entry_points
+
+
+def test_the_autoload_line_does_nothing_but_import_its_module(wheel: Path):
+    # a .pth line that begins with import is executed at every start of the interpreter
+    line = files_of(wheel)["slm_plugin_autoload.pth"].decode().strip()
+    assert line.startswith("import slm_plugin_autoload")
+    assert "\n" not in line

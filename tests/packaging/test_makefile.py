@@ -53,7 +53,7 @@ def test_a_working_gpu_decides_which_engine_is_installed(status: int, device: st
     assert f"constraints-{device}.txt" in dry_run(tree, programs, "setup", "PYTHON=python3")
 
 
-@pytest.mark.parametrize("target", ["demo", "test", "test-all", "check"])
+@pytest.mark.parametrize("target", ["demo", "replica", "test", "test-all", "check"])
 def test_every_job_sets_up_first(target: str, tree: Path, programs: Path):
     steps = dry_run(tree, programs, target, "PYTHON=python3")
     assert steps.index("pip sync") < steps.index(".venv/bin/", steps.index("--editable ."))

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 from rich.console import Console
+from typer.testing import CliRunner
 
+from slm_plugin.cli import make_app
 from slm_plugin.errors import ConfigError, PipelineError
 from slm_plugin.pipeline import plan, results, runner
 from slm_plugin.pipeline.fingerprints import step_inputs
@@ -319,3 +321,26 @@ def test_what_a_row_is_called_evaluates_nothing_again(folder, registry):
     step["evaluate"]["variants"] = ["plain"]
     after = plan.load(write(folder, [step]), registry)
     assert step_inputs(before.steps[0], before, {}) == step_inputs(after.steps[0], after, {})
+
+
+def test_the_plan_is_told_on_the_command_line_and_nothing_runs(folder):
+    path = write(folder, [{"name": "one", **appending("log", "one")}, {"name": "two", **appending("log", "two")}])
+    result = CliRunner().invoke(make_app(), ["run", "--dry-run", str(path)])
+    assert result.output.splitlines() == ["one: run: it has not been finished", "two: run: it has not been finished"]
+    assert not Path("out").exists()
+    assert CliRunner().invoke(make_app(), ["run", str(path)]).exit_code == 0
+    result = CliRunner().invoke(make_app(), ["run", "--dry-run", str(path)])
+    assert result.output.splitlines() == ["one: finished before", "two: finished before"]
+    assert lines("log") == ["one", "two"]
+
+
+def test_logs_stream_behind_the_names_of_their_steps(folder):
+    # a bar that rewrites its line is shown in its last state
+    code = "print('[loud] begin'); print('1/2\\r2/2'); print(end='the end')"
+    path = write(folder, [{"name": "one", "command": ["python", "-c", code]}])
+    result = CliRunner().invoke(make_app(), ["run", "--logs", str(path)])
+    shown = [line for line in result.output.splitlines() if line.startswith("one | ")]
+    assert shown == ["one | [loud] begin", "one | 2/2", "one | the end"]
+    path = write(folder, [{"name": "two", "command": ["python", "-c", code]}])
+    assert "two | " not in CliRunner().invoke(make_app(), ["run", str(path)]).output
+    assert Path("out/logs/two.log").read_text().endswith("the end")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import os
 import re
@@ -13,16 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 import tiny_models
 from slm_plugin.config import parse_block
 from slm_plugin.hookspecs import RegisterHooks, StageHooks
 from slm_plugin.plugins import Registry
+from slm_plugin.prepare.options import load
+from slm_plugin.prepare.progress import Progress
+from slm_plugin.prepare.run import prepare
 from slm_plugin.speech.codecs import load_codec
 
 WORDS = [
@@ -148,9 +154,9 @@ def test_the_readme_block_parses_and_keeps_its_order(readme_block: dict[str, Any
 def test_the_readme_table_names_what_is_registered(root: Path, with_example: Registry):
     text = (root / "examples/plugin/README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|", text, re.MULTILINE)
-    assert len(rows) == 6
-    plural = {"mitigation": "mitigations", "stage": "stages", "probe": "probes", "codec": "codecs"}
-    assert all(name in getattr(with_example, plural[kind]) for name, kind in rows)
+    assert len(rows) == 9
+    catalogues = {catalogue.noun: catalogue for catalogue in vars(with_example).values()}
+    assert all(name in catalogues[kind] for name, kind in rows)
 
 
 @pytest.mark.host
@@ -285,6 +291,24 @@ def test_the_codec_keeps_the_wave_and_streams_what_it_decodes(with_example: Regi
     stream = codec.stream()
     streamed_N = np.concatenate([stream.push(units[:cut]), stream.push(units[cut:]), stream.finish()])
     assert np.array_equal(streamed_N, decoded_N)
+
+
+@pytest.mark.parametrize("align", [[], ["align=steady"]])
+def test_the_example_s_corpus_is_spoken_by_its_voice_and_cut_at_its_words(
+    align: list[str], with_example: Registry, tmp_path: Path
+):
+    given = ["name=bee", f"output={tmp_path}", "codec=mu_law", "corpus.spelling_bee.words=[cat,it]", "voice=beeps"]
+    prepare(load([*given, *align]), with_example, Progress(Console(file=io.StringIO())))
+    (path,) = (tmp_path / "bee/train").iterdir()
+    rows = pyarrow.parquet.read_table(path).to_pylist()
+    assert [(row["question_text"], row["answer_text"]) for row in rows] == [
+        ("Spell cat", "c a t"),
+        ("Spell it", "i t"),
+    ]
+    # .1 seconds a character: three letters apart are .3 seconds either way
+    assert [span["start_s"] for span in rows[0]["answer_spans"]] == pytest.approx([0.0, 0.1, 0.2], abs=1e-6)
+    # beside the others only the question tells the two alignments apart: 5 and 3 of 8 characters, or halves
+    assert rows[0]["question_spans"][1]["start_s"] == pytest.approx(0.4 if align else 0.5)
 
 
 def test_the_example_implements_every_register_hook_but_merges(example: Any):

@@ -23,7 +23,8 @@ def plugin(**functions: object) -> object:
 
 def test_the_built_in_list_is_exactly_the_modules_that_register_something():
     found = set()
-    for folder in ("stages", "mitigations", "merge", "speech", "eval.probes"):
+    data = ("speech", "alignment", "prepare.corpora", "prepare.voices")
+    for folder in ("stages", "mitigations", "merge", "eval.probes", *data):
         package = importlib.import_module(f"slm_plugin.{folder}")
         for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             content = vars(importlib.import_module(module.name))
@@ -115,7 +116,7 @@ def test_two_outsiders_cannot_take_one_name():
         Registry.load(extra=twice, entry_points=False)
 
 
-@pytest.mark.parametrize("kind", ["stages", "codecs", "mitigations", "merges", "probes"])
+@pytest.mark.parametrize("kind", [name.removeprefix("slm_register_") for name in HOOKS if "_register_" in name])
 def test_every_kind_of_capability_can_be_registered_from_outside(kind: str):
     class Offered:
         pass
@@ -167,4 +168,4 @@ def test_every_hook_says_when_it_fires():
 
 def test_the_package_exports_what_a_plugin_author_needs():
     assert slm_plugin.hookimpl is hookimpl
-    assert len(HOOKS) == 14
+    assert len(HOOKS) == 17

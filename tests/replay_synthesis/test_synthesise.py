@@ -194,7 +194,7 @@ def test_an_adapter_that_brought_its_own_units_writes(tmp_path, world_model):
     adapted.resize_token_embeddings(trained.config.vocab_size, mean_resizing=False)
     config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["embed_tokens", "lm_head"])
     get_peft_model(adapted, config).save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
-    load_speaker(world_model, None)._tokenizer.save_pretrained(tmp_path / "adapter")
+    load_speaker(world_model, None).tokenizer.save_pretrained(tmp_path / "adapter")
     speaker = load_speaker(base, tmp_path / "adapter")
     assert speaker.vocabulary.count == UNITS
     assert load_model(base, tmp_path / "adapter").config.vocab_size == trained.config.vocab_size

@@ -104,6 +104,18 @@ def test_its_recordings_can_be_played(page: Any, report: Report):
     assert durations
 
 
+def test_its_recordings_hold_sound(page: Any, report: Report):
+    loudest = page.evaluate(
+        """async () => Promise.all([...document.querySelectorAll('audio')].map(async audio => {
+            const bytes = Uint8Array.from(atob(audio.src.split(',')[1]), letter => letter.charCodeAt(0));
+            const sound = await new OfflineAudioContext(1, 1, 16000).decodeAudioData(bytes.buffer);
+            return Math.max(...sound.getChannelData(0).map(Math.abs));
+        }))"""
+    )
+    assert len(loudest) == len(report.audio) > 0
+    assert min(loudest) > 0.01
+
+
 def test_a_score_can_be_read_against_its_colour(page: Any):
     """Contrast by WCAG 2, at least 4.5, of every score on its background in light and dark."""
     for scheme in ("light", "dark"):

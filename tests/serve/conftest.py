@@ -14,6 +14,7 @@ from slm_plugin.vocabulary import UnitVocabulary
 from slm_serve.app import create_app
 from slm_serve.backends.fake import FakeBackend
 from slm_serve.fakes import FakeCodec
+from slm_serve.ops.settings import Settings
 from slm_serve.service import Service
 from tiny_models import make_tokenizer
 
@@ -81,11 +82,14 @@ def gateway(tokenizer: Any, vocabulary: UnitVocabulary, codec: FakeCodec, write:
     """Open a gateway whose engine answers with scripts: a text, or its deltas."""
 
     @asynccontextmanager
-    async def opened(*scripts: Script, keys: Sequence[str] = (), **options: Any) -> AsyncIterator[Gateway]:
+    async def opened(
+        *scripts: Script, keys: Sequence[str] = (), settings: Settings | None = None, **options: Any
+    ) -> AsyncIterator[Gateway]:
         pieces = [[[token] for token in write(s)] if isinstance(s, str) else [write(d) for d in s] for s in scripts]
         backend = FakeBackend(pieces or [[[tokenizer.eos_token_id]]], **options)
-        service = Service(tokenizer, vocabulary, codec, backend, "fake-codec")
-        transport = httpx.ASGITransport(create_app(service, keys), raise_app_exceptions=False)
+        settings = settings or Settings()
+        service = Service(tokenizer, vocabulary, codec, backend, "fake-codec", limits=settings.limits)
+        transport = httpx.ASGITransport(create_app(service, keys, settings), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
             yield Gateway(service, backend, http)
         await service.close()

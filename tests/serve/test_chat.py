@@ -113,7 +113,9 @@ async def test_a_stream_without_usage_does_not_mention_it(gateway):
 
 
 async def test_a_stream_of_speech(gateway, question):
-    async with gateway(SPOKEN_ANSWER) as g:
+    # 1.2 seconds: more than a first chunk holds
+    long_answer = SPOKEN_ANSWER.replace("<|5|>", "<|5|><|6|>" * 30)
+    async with gateway(long_answer) as g:
         whole = await g.client.chat.completions.create(
             model="fake",
             messages=[question],
@@ -309,3 +311,24 @@ async def test_our_own_mistakes_are_500_without_their_details(gateway):
     assert response.status_code == 500
     assert response.json()["error"]["type"] == "server_error"
     assert "secret" not in response.text
+
+
+async def test_a_voice_of_the_codec_speaks_and_others_are_refused_with_the_names(gateway, monkeypatch):
+    from slm_serve.fakes import FakeCodec
+
+    asked = []
+
+    def stream_as(self, voice):
+        asked.append(voice)
+        return self.stream()
+
+    monkeypatch.setattr(FakeCodec, "voices", ("fra", "deu"), raising=False)
+    monkeypatch.setattr(FakeCodec, "has_voice", lambda self, voice: voice in (*self.voices, "deu-2"), raising=False)
+    monkeypatch.setattr(FakeCodec, "stream_as", stream_as, raising=False)
+    async with gateway("good <|3|><|eot_id|>") as g:
+        for voice in ("alloy", "deu", {"id": "deu-2"}):
+            audio = {"modalities": ["text", "audio"], "audio": {"voice": voice, "format": "wav"}}
+            await g.client.chat.completions.create(model="fake", messages=[HELLO], **audio)
+        with pytest.raises(openai.BadRequestError, match="default, fra, deu"):
+            await g.client.audio.speech.create(model="fake", voice="ita", input="hi")
+    assert asked == ["deu", "deu-2"]

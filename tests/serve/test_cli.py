@@ -11,7 +11,10 @@ from typer.testing import CliRunner
 
 from slm_plugin.errors import EngineError
 from slm_serve import cli, engine, loading
+from slm_serve.app import create_app
 from slm_serve.fakes import FakeCodec
+from slm_serve.running import Plan, run
+from slm_serve.server import listen
 from slm_serve.service import Service
 from tiny_models import make_tokenizer
 
@@ -27,7 +30,7 @@ def model(tmp_path, tokenizer):
 
 
 @pytest.fixture
-def run(model, monkeypatch):
+def serve(model, monkeypatch):
     """Run the command with a fake codec; what would start vLLM fails the test."""
     monkeypatch.setattr(loading, "load_codec", lambda name, registry: FakeCodec(int(name)))
     monkeypatch.setattr(loading.Registry, "load", lambda: None)
@@ -47,35 +50,37 @@ def refused(result, words):
     assert "starting vLLM" not in result.stderr
 
 
-def test_a_codec_of_another_size_is_refused_before_vllm_starts(run, model):
-    refused(run(codec=UNITS + 1), f"the model in {model} has 50 units, the codec 51 has 51")
+def test_a_codec_of_another_size_is_refused_before_vllm_starts(serve, model):
+    refused(serve(codec=UNITS + 1), f"the model in {model} has 50 units, the codec 51 has 51")
 
 
-def test_a_model_without_units_is_refused_before_vllm_starts(run, model):
+def test_a_model_without_units_is_refused_before_vllm_starts(serve, model):
     make_tokenizer().save_pretrained(model)
-    refused(run(), "has no unit tokens")
+    refused(serve(), "has no unit tokens")
 
 
-def test_a_folder_that_is_no_model_is_refused(run, tmp_path):
-    refused(run(folder=tmp_path), "--model takes the folder of an exported model")
+def test_a_folder_that_is_no_model_is_refused(serve, tmp_path):
+    refused(serve(folder=tmp_path), "--model takes the folder of an exported model")
 
 
-def test_a_model_without_a_tokenizer_is_refused(run, tmp_path):
+def test_a_model_without_a_tokenizer_is_refused(serve, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    refused(run(folder=tmp_path), f"the tokenizer in {tmp_path} cannot be loaded")
+    refused(serve(folder=tmp_path), f"the tokenizer in {tmp_path} cannot be loaded")
 
 
-def test_a_key_file_that_is_not_there_is_refused(run, tmp_path):
-    refused(run("--api-key-file", str(tmp_path / "none")), "--api-key-file")
+def test_a_key_file_that_is_not_there_is_refused(serve, tmp_path):
+    refused(serve("--api-key-file", str(tmp_path / "none")), "--api-key-file")
 
 
-def test_an_engine_that_is_not_there_is_told(run):
-    refused(run("--vllm-url", f"http://127.0.0.1:{engine.free_port()}"), "no vLLM server answers at http://127.0.0.1:")
+def test_an_engine_that_is_not_there_is_told(serve):
+    refused(
+        serve("--vllm-url", f"http://127.0.0.1:{engine.free_port()}"), "no vLLM server answers at http://127.0.0.1:"
+    )
 
 
 @pytest.fixture
 def make_app(tokenizer, vocabulary, codec):
-    return lambda backend: cli.create_app(Service(tokenizer, vocabulary, codec, backend))
+    return lambda backend: create_app(Service(tokenizer, vocabulary, codec, backend))
 
 
 @pytest.fixture
@@ -112,8 +117,8 @@ def serve_until(made, make_app, moment, capsys):
     said = []
 
     async def go():
-        with cli.listen("127.0.0.1", 0) as listener:
-            running = asyncio.create_task(cli._run(listener, "127.0.0.1", make_app, made, None))
+        with listen("127.0.0.1", 0) as listener:
+            running = asyncio.create_task(run(Plan(listener, "127.0.0.1", make_app, made)))
             while moment not in "".join(said) and not running.done():
                 await asyncio.sleep(0.01)
                 captured = capsys.readouterr()
@@ -144,6 +149,6 @@ def test_a_signal_while_vllm_is_starting_ends_both(fake_engine, make_app, capsys
 def test_an_engine_that_loads_and_cannot_generate_is_told(fake_engine, make_app):
     made = fake_engine(STAND_IN.replace('"token_ids"', '"other"').replace('"finish_reason": "length"', '"text": "x"'))
     said = pytest.raises(EngineError, match="loaded the model but cannot run it")
-    with cli.listen("127.0.0.1", 0) as listener, said:
-        asyncio.run(cli._run(listener, "127.0.0.1", make_app, made, None))
+    with listen("127.0.0.1", 0) as listener, said:
+        asyncio.run(run(Plan(listener, "127.0.0.1", make_app, made)))
     assert made._process is None

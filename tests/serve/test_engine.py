@@ -10,8 +10,9 @@ import pytest
 
 from slm_plugin.errors import ConfigError, EngineError
 from slm_serve import engine as engine_module
-from slm_serve.cli import listen, read_keys
 from slm_serve.engine import Engine, cpu_arguments, engine_environment, free_port, read_config
+from slm_serve.ops.auth import read_keys
+from slm_serve.server import listen
 
 
 def test_the_environment_of_a_cpu_engine():

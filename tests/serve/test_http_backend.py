@@ -90,6 +90,7 @@ async def test_closing_the_iterator_closes_the_connection():
         (httpx.Response(401, text="no"), "status 401: no"),
         (httpx.Response(200, stream=Lines([chunk([7]), httpx.ReadError("gone")])), "does not answer"),
         (httpx.Response(200, stream=Lines(['data: {"error": {"message": "dead"}}'])), "failed: dead"),
+        (httpx.Response(200, stream=Lines([chunk([7])])), "broke off in the middle"),
         (httpx.Response(200, stream=Lines(["data: {"])), "not a completion chunk"),
         (httpx.Response(200, stream=Lines(["data: []"])), "not a completion chunk"),
         (httpx.Response(200, stream=Lines([chunk(None)])), "no token ids"),

@@ -7,12 +7,13 @@ import openai
 import pytest
 
 from slm_plugin.errors import VocabularyError
-from slm_serve.cli import Gateway as Server
-from slm_serve.cli import listen
 from slm_serve.errors import RequestError
 from slm_serve.fakes import FakeCodec
 from slm_serve.history import History
+from slm_serve.server import Gateway as Server
+from slm_serve.server import listen
 from slm_serve.service import bind_units
+from slm_serve.voice import OPENAI_VOICES
 
 pytestmark = pytest.mark.anyio
 
@@ -48,6 +49,7 @@ async def test_models_are_the_engines_with_the_codec(gateway):
             "codec_fingerprint": "fake00000000",
             "n_units": 50,
             "rate_hz": 50.0,
+            "voices": list(OPENAI_VOICES),
         }
         assert await g.client.models.retrieve("fake") == model
         with pytest.raises(openai.NotFoundError):
@@ -188,24 +190,24 @@ def test_a_model_without_units_is_refused(codec):
         bind_units(make_tokenizer(), codec, "a folder", "fake")
 
 
-def test_spoken_answers_are_forgotten_after_their_time():
+async def test_spoken_answers_are_forgotten_after_their_time():
     now = [1000.0]
     history = History(lifetime_s=60, clock=lambda: now[0])
     ticket = history.issue()
     assert ticket.expires_at == 1060
-    history.remember(ticket, [1, 2])
-    assert history.recall(ticket.id, "p") == (1, 2)
+    await history.remember(ticket, [1, 2])
+    assert await history.recall(ticket.id, "p") == (1, 2)
     now[0] = 1060.0
     with pytest.raises(RequestError, match="expired") as caught:
-        history.recall(ticket.id, "messages[0].audio.id")
+        await history.recall(ticket.id, "messages[0].audio.id")
     assert caught.value.param == "messages[0].audio.id"
 
 
-def test_only_the_latest_spoken_answers_are_kept():
+async def test_only_the_latest_spoken_answers_are_kept():
     history = History(capacity=2)
     tickets = [history.issue() for _ in range(3)]
     for ticket in tickets:
-        history.remember(ticket, [1])
-    assert [history.recall(ticket.id, "p") for ticket in tickets[1:]] == [(1,), (1,)]
+        await history.remember(ticket, [1])
+    assert [await history.recall(ticket.id, "p") for ticket in tickets[1:]] == [(1,), (1,)]
     with pytest.raises(RequestError):
-        history.recall(tickets[0].id, "p")
+        await history.recall(tickets[0].id, "p")

@@ -91,7 +91,8 @@ def server(tmp_path_factory, codec):
     log = folder / "vllm.log"
     # a cached prefix rounds otherwise, and a random model's first two choices are often that close
     plain = "--engine-argument=--no-enable-prefix-caching"
-    process = start(model, codec, "--api-key-file", str(folder / "keys"), "--engine-log", str(log), plain)
+    keys = ("--api-key-file", str(folder / "keys"))
+    process = start(model, codec, *keys, "--engine-log", str(log), "--interleave-processor", plain)
     try:
         line = process.stdout.readline()
         assert line.startswith("ready http://127.0.0.1:"), process.stderr.read()
@@ -187,6 +188,27 @@ def test_a_conversation_goes_on_with_the_spoken_answer(server):
     # the first prompt and its answer, the end of the turn, and the new turn without the beginning of text
     expected = first.usage.prompt_tokens + first.usage.completion_tokens + 1 + alone - 1
     assert second.usage.prompt_tokens == expected
+
+
+# of 40 tokens, with two text tokens and three units in turn: 40 / 5 * 3 units
+@pytest.mark.parametrize(
+    ("interleave", "n_units"), [("text", 0), ("units", 40), ({"mode": "ratio", "ratio": [2, 3]}, 24)]
+)
+def test_the_engine_itself_keeps_to_a_constraint(server, interleave, n_units):
+    body = {"interleave": interleave, "ignore_eos": True}
+    answer = server.ask(HELLO, **SPEECH, max_tokens=40, extra_body=body)
+    assert answer.usage.completion_tokens == 40
+    assert answer.usage.completion_tokens_details.audio_tokens == n_units
+    assert bool(answer.choices[0].message.audio.data) == (n_units > 0)
+
+
+def test_a_recording_is_written_down_the_same_whole_and_streamed(server):
+    file = base64.b64decode(recording(chirps(9)))
+    form = {"model": "model", "file": file, "extra_body": {"max_tokens": 30}}
+    whole = server.client.audio.transcriptions.create(**form)
+    *deltas, done = server.client.audio.transcriptions.create(**form, stream=True)
+    assert whole.text == done.text == "".join(event.delta for event in deltas)
+    assert whole.usage.input_token_details.audio_tokens > 10
 
 
 def test_the_same_seed_says_the_same(server):

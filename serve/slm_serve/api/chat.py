@@ -12,14 +12,16 @@ from slm_serve.api.chat_whole import whole
 from slm_serve.api.streaming import EventStream, unless_disconnected
 from slm_serve.conversation import prepare
 from slm_serve.generation import generate
+from slm_serve.openapi import described
 from slm_serve.parsing import parse_json, read_body
-from slm_serve.protocol import UNSUPPORTED, ChatRequest
+from slm_serve.protocol import UNSUPPORTED, ChatCompletion, ChatRequest
 from slm_serve.service import Service
 
 router = APIRouter()
+PATH = "/v1/chat/completions"
 
 
-@router.post("/v1/chat/completions")
+@router.post(PATH, **described(PATH, ChatRequest, ChatCompletion))
 async def chat_completions(request: Request) -> Response:
     """Answer a conversation in OpenAI's shapes."""
     service: Service = request.app.state.service

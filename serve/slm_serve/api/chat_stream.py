@@ -37,10 +37,11 @@ async def chunks(
     event: Event | None = first
     while event is not None:
         if isinstance(event, End):
-            chat.remember(service, event)
+            await chat.remember(service, event)
             if chat.ticket is not None:
                 yield piece(Delta(audio=AudioDelta(id=chat.ticket.id, expires_at=chat.ticket.expires_at)))
-            yield chunk([ChunkChoice(delta=Delta(), finish_reason=event.reason)])
+            told = Delta() if event.malformed is None else Delta(slm=Extension(malformed=event.malformed))
+            yield chunk([ChunkChoice(delta=told, finish_reason=event.reason)])
             if with_usage:
                 yield chunk([], chat.usage(event))
         else:

@@ -32,8 +32,12 @@ async def whole(service: Service, chat: Chat, events: AsyncIterator[Event]) -> d
             case End():
                 end = event
     assert end is not None, "a generation ended without an end"
-    chat.remember(service, end)
-    extension = Extension(heard=heard, answer=(answer or None) if chat.ticket else None) if chat.job.sections else None
+    await chat.remember(service, end)
+    extension = None
+    if chat.job.sections or end.malformed is not None:
+        extension = Extension(heard=heard, answer=(answer or None) if chat.ticket else None)
+        if end.malformed is not None:
+            extension.malformed = end.malformed
     audio = None
     if chat.ticket is not None and chat.request.audio is not None:
         file = await service.in_worker(pack, bytes(samples), chat.request.audio.format)
@@ -47,5 +51,7 @@ async def whole(service: Service, chat: Chat, events: AsyncIterator[Event]) -> d
         choices=[Choice(message=message, finish_reason=end.reason)],
         usage=chat.usage(end),
     )
-    absent = {name for name in ("audio", "slm") if getattr(message, name) is None}
+    absent: dict[str, Any] = {name: True for name in ("audio", "slm") if getattr(message, name) is None}
+    if extension is not None and extension.malformed is None:
+        absent["slm"] = {"malformed"}
     return body.model_dump(mode="json", exclude={"choices": {0: {"message": absent}}})

@@ -33,5 +33,6 @@ def _shown(service: Service, card: ModelCard) -> dict[str, Any]:
         "codec_fingerprint": codec.fingerprint,
         "n_units": codec.n_units,
         "rate_hz": codec.rate_hz,
+        "voices": service.voices,
     }
     return {"created": 0, "owned_by": "slm", **card.fields, "id": card.id, "object": "model", "slm": ours}

@@ -26,16 +26,16 @@ class EventStream(StreamingResponse):
 
     Args:
         events: The events, each made by :meth:`event`.
-        source: What the events are made from; closed too, for the events may never have begun.
+        sources: What the events are made from; closed too, for the events may never have begun.
     """
 
     DONE: ClassVar[str] = "data: [DONE]\n\n"
 
-    def __init__(self, events: AsyncGenerator[str, None], source: AsyncGenerator[Any, None]) -> None:
+    def __init__(self, events: AsyncGenerator[str, None], *sources: AsyncGenerator[Any, None]) -> None:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         told = _with_errors(events)
         super().__init__(told, media_type="text/event-stream", headers=headers)
-        self._chain: list[AsyncGenerator[Any, None]] = [told, events, source]
+        self._chain: list[AsyncGenerator[Any, None]] = [told, events, *sources]
 
     @staticmethod
     def event(data: Mapping[str, Any]) -> str:
@@ -47,9 +47,38 @@ class EventStream(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         finally:
-            with anyio.CancelScope(shield=True):
-                for generator in self._chain:
-                    await generator.aclose()
+            await _close(self._chain)
+
+
+class ByteStream(StreamingResponse):
+    """A file that is sent while it is made; its generators are closed whatever happens to the client.
+
+    An error in the middle breaks the connection off, for a file has no other way to say so.
+
+    Args:
+        data: The bytes.
+        media_type: Of the file.
+        sources: What the bytes are made from; closed too, for the bytes may never have begun.
+    """
+
+    def __init__(
+        self, data: AsyncGenerator[bytes, None], media_type: str, *sources: AsyncGenerator[Any, None]
+    ) -> None:
+        super().__init__(data, media_type=media_type, headers={"cache-control": "no-cache", "x-accel-buffering": "no"})
+        self._chain: list[AsyncGenerator[Any, None]] = [data, *sources]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the bytes; close their generators at the end, also when the client left."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await _close(self._chain)
+
+
+async def _close(chain: list[AsyncGenerator[Any, None]]) -> None:
+    with anyio.CancelScope(shield=True):
+        for generator in chain:
+            await generator.aclose()
 
 
 async def _with_errors(events: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:

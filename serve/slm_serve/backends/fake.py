@@ -81,6 +81,8 @@ class FakeBackend:
                     reason = "length"
                 yield Delta(sent, reason)
                 if reason:
+                    # complete: there is nothing left that a cancellation could leave at work
+                    call.ended.set()
                     return
                 # a real engine always gives the loop a turn between deltas
                 await asyncio.sleep(0)

@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 
 from slm_plugin.errors import EngineError
+from slm_plugin.vocabulary import UnitVocabulary
 from slm_serve.backends.protocol import Delta, FinishReason, ModelCard, SamplingParams
 from slm_serve.errors import RequestError
+from slm_serve.interleave.constraint import engine_arguments
 
 _CONNECT_S = 5.0
 # a queued request says nothing until its turn comes
@@ -31,6 +33,7 @@ class HttpBackend:
     def __init__(
         self, url: str, api_key: str | None = None, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
+        self._units: tuple[UnitVocabulary, int] | None = None
         self.url = url.rstrip("/").removesuffix("/v1")
         self._client = httpx.AsyncClient(
             base_url=self.url,
@@ -55,17 +58,36 @@ class HttpBackend:
     async def generate(self, ids: Sequence[int], params: SamplingParams, model: str) -> AsyncGenerator[Delta, None]:
         """Generate from a prompt of token ids; closing the iterator closes the connection, which aborts."""
         wishes = {key: value for key, value in asdict(params).items() if value is not None}
+        wishes.pop("constraint", None)
+        if params.constraint is not None and self._units is not None:
+            units, end_id = self._units
+            wishes["vllm_xargs"] = engine_arguments(params.constraint, units.first_id, units.count, end_id)
         body = {"model": model, "prompt": list(ids), "stream": True, "return_token_ids": True, **wishes}
         try:
             async with self._client.stream("POST", "/v1/completions", json=body) as answer:
                 if answer.status_code != 200:
                     raise _refusal(answer.status_code, await answer.aread())
+                complete = False
                 async for line in answer.aiter_lines():
                     if line.startswith("data: ") and line != "data: [DONE]":
                         for choice in _choices(line):
-                            yield _delta(choice)
+                            delta = _delta(choice)
+                            complete = complete or delta.finish_reason is not None
+                            yield delta
+                if not complete:
+                    # a dead engine's connection may end as quietly as a complete one
+                    raise EngineError(f"the engine at {self.url} broke off in the middle of an answer.")
         except httpx.HTTPError as error:
             raise EngineError(f"the engine at {self.url} does not answer ({_words(error)}).") from error
+
+    def constrain(self, units: UnitVocabulary, end_id: int) -> None:
+        """Let the server's interleave processor, which it must have, keep to constraints.
+
+        Args:
+            units: The model's.
+            end_id: The token that ends a turn.
+        """
+        self._units = (units, end_id)
 
     async def healthy(self) -> bool:
         """Ask the server's ``/health``."""

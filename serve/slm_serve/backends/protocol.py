@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+from slm_serve.interleave.constraint import Constraint
+
 FinishReason = Literal["stop", "length"]
 
 
@@ -35,6 +37,7 @@ class SamplingParams:
         presence_penalty: OpenAI's penalty by presence.
         ignore_eos: Whether to go on to ``max_tokens`` past any end of turn.
         stop_token_ids: Tokens that end the generation, beside the model's own.
+        constraint: Which kinds of token may come; engines that cannot keep to it may pass it over.
     """
 
     max_tokens: int
@@ -46,6 +49,7 @@ class SamplingParams:
     presence_penalty: float | None = None
     ignore_eos: bool = False
     stop_token_ids: tuple[int, ...] = ()
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from typing import Literal
 from pydantic import Field
 
 from slm_plugin.data.rows import text
+from slm_plugin.eval.normalise import plain
 from slm_plugin.eval.protocol import Generator
-from slm_plugin.eval.rates import plain, share
-from slm_plugin.eval.rows import read_rows
+from slm_plugin.eval.rates import share
+from slm_plugin.eval.rows import DataOptions
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.records import Score
 from slm_plugin.stages.tts import TtsStage
-from slm_plugin.strict import Strict
 from slm_plugin.vocabulary import strip_units, text_to_units
 
 _UNITS = re.compile(r"((?:<\|\d+\|>)+)")
@@ -32,14 +32,11 @@ class InterleaveForm:
     words and is followed by units, its words are those asked for, and no unit repeats without end.
     """
 
-    class Options(Strict):
+    class Options(DataOptions):
         """Options of ``interleave_form``."""
 
         data: str
-        """JSON lines with ``transcription`` (or ``text``) and ``interleaf`` (or ``words``)."""
-
-        n: int | None = Field(default=None, ge=1)
-        """How many rows; all unless set."""
+        """Rows with ``transcription`` (or ``text``) and ``interleaf`` (or ``words``)."""
 
         words_before_units: int = Field(default=3, ge=1)
         """Words that may stand together before their units."""
@@ -50,9 +47,6 @@ class InterleaveForm:
         max_new_tokens: int = Field(default=128, ge=1)
         """Longest answer: words and units."""
 
-        examples: int = Field(default=3, ge=0)
-        """How many faulty answers to keep for people to read."""
-
     better: Literal["higher", "lower"] = "higher"
     needs_units = True
 
@@ -62,19 +56,18 @@ class InterleaveForm:
     def score(self, skill: str, generator: Generator) -> Score:
         """Return the share of well-formed answers; the notes give the share of answers with each fault."""
         assert generator.vocabulary is not None, "needs_units"
-        rows = read_rows(self.options.data, self.options.n)
+        rows = self.options.rows()
         samples = [TtsStage().sample(row, generator.vocabulary.count) for row in rows]
         asked = [(sample, text(row, TtsStage.columns[0])) for sample, row in zip(samples, rows, strict=True) if sample]
         answers = generator.answer([sample.user for sample, _ in asked], self.options.max_new_tokens)
         found = [self.faults(answer, words) for answer, (_, words) in zip(answers, asked, strict=True)]
         rate = share([not faults for faults in found])
         notes = {fault: sum(fault in faults for faults in found) / len(found) for fault in FAULTS}
-        faulty = [
-            {"prompt": sample.user, "expected": words, "answer": f"{answer} ({', '.join(faults)})"}
+        shown = self.options.shown(
+            (sample.user, words, f"{answer} ({', '.join(faults)})")
             for (sample, words), answer, faults in zip(asked, answers, found, strict=True)
             if faults
-        ]
-        shown = faulty[: self.options.examples]
+        )
         return Score(skill, rate.value, rate.n, self.better, rate.standard_error, shown, notes, rate.items)
 
     def faults(self, answer: str, asked: str) -> list[str]:

@@ -7,34 +7,29 @@ from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from slm_plugin.errors import PipelineError
 from slm_plugin.eval.protocol import Generator, TellsProbabilities
-from slm_plugin.eval.rows import read_rows
+from slm_plugin.eval.rows import DataOptions
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.plugins import Registry
 from slm_plugin.records import Score
-from slm_plugin.strict import Strict
 
 
 class Perplexity:
     """``exp(-mean log p(token))`` over the assistant tokens of one kind, in nats, the end of the turn left out."""
 
-    class Options(Strict):
+    class Options(DataOptions):
         """Options of ``perplexity``."""
 
         data: str
-        """JSON lines with the columns of ``stage``."""
+        """Rows with the columns of ``stage``."""
 
         stage: str = "llm"
         """Registered stage that makes conversations of the rows."""
 
         modality: Literal["text", "units", "all"] = "all"
         """Which tokens of the answers count."""
-
-        n: int | None = Field(default=None, ge=1)
-        """How many rows; all unless set."""
 
     better: Literal["higher", "lower"] = "lower"
     needs_units = False
@@ -52,7 +47,7 @@ class Perplexity:
             raise PipelineError(f"the probe perplexity of {skill!r} needs a generator that tells probabilities.")
         vocabulary = generator.vocabulary
         stage = Registry.load().stages.get(self.options.stage)()
-        rows = read_rows(self.options.data, self.options.n)
+        rows = self.options.rows()
         samples = [stage.sample(row, vocabulary.count if vocabulary is not None else 0) for row in rows]
         told = generator.log_probabilities([(sample.user, sample.assistant) for sample in samples if sample])
         items = []

@@ -1,4 +1,4 @@
-"""Probe ``speech_recognition``: the word error rate of transcripts of real speech."""
+"""Probe ``speech_recognition``: the error rate of transcripts of real speech, in words or in characters."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from typing import Literal
 from pydantic import Field
 
 from slm_plugin.data.rows import text
+from slm_plugin.eval.normalise import Normalisation, normaliser
 from slm_plugin.eval.protocol import Generator
-from slm_plugin.eval.rates import plain, word_error_rate
-from slm_plugin.eval.rows import read_rows
+from slm_plugin.eval.rates import character_error_rate, word_error_rate
+from slm_plugin.eval.rows import DataOptions
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.records import Score
 from slm_plugin.stages.asr import AsrStage
-from slm_plugin.strict import Strict
 from slm_plugin.vocabulary import strip_units
 
 
 class SpeechRecognition:
     """Asks for transcripts the way the stage ``asr`` does in training, from the same columns."""
 
-    class Options(Strict):
+    class Options(DataOptions):
         """Options of ``speech_recognition``."""
 
         data: str
-        """JSON lines with ``discrete_unit`` (or ``units``), ``transcription`` (or ``text``), ``instruction``."""
+        """Rows with ``discrete_unit`` (or ``units``), ``transcription`` (or ``text``) and ``instruction``."""
 
-        n: int | None = Field(default=None, ge=1)
-        """How many rows; all unless set."""
+        errors_in: Literal["words", "characters"] = "words"
+        """What the rate counts; the other rate stands in the notes."""
+
+        normalise: Normalisation = "case"
+        """What does not count: ``case`` and blanks, ``punctuation`` too, or also how ``english`` spells numbers."""
 
         max_new_tokens: int = Field(default=64, ge=1)
         """Longest transcript."""
-
-        examples: int = Field(default=3, ge=0)
-        """How many transcripts to keep for people to read."""
 
     better: Literal["higher", "lower"] = "lower"
     needs_units = True
@@ -43,19 +43,20 @@ class SpeechRecognition:
         self.options = options
 
     def score(self, skill: str, generator: Generator) -> Score:
-        """Return the word error rate; units in an answer are passed over."""
+        """Return the error rate; units in an answer are passed over, and so are rows without a word to hear."""
         assert generator.vocabulary is not None, "needs_units"
-        rows = read_rows(self.options.data, self.options.n)
+        same = normaliser(self.options.normalise)
+        rows = self.options.rows()
         samples = [AsrStage().sample(row, generator.vocabulary.count) for row in rows]
-        asked = [(sample, text(row, AsrStage.columns[1])) for sample, row in zip(samples, rows, strict=True) if sample]
-        answers = generator.answer([sample.user for sample, _ in asked], self.options.max_new_tokens)
-        said = [plain(words) for _, words in asked]
-        rate = word_error_rate(said, [plain(strip_units(answer)) for answer in answers])
-        examples = [
-            {"prompt": sample.user, "expected": words, "answer": answer}
-            for (sample, words), answer in list(zip(asked, answers, strict=True))[: self.options.examples]
-        ]
-        return Score(skill, rate.value, rate.n, self.better, rate.standard_error, examples, items=rate.items)
+        said = [same(text(row, AsrStage.columns[1])) for row in rows]
+        asked = [(sample.user, words) for sample, words in zip(samples, said, strict=True) if sample and words]
+        answers = generator.answer([prompt for prompt, _ in asked], self.options.max_new_tokens)
+        pairs = [words for _, words in asked], [same(strip_units(answer)) for answer in answers]
+        rates = {"words": word_error_rate(*pairs), "characters": character_error_rate(*pairs)}
+        rate = rates.pop(self.options.errors_in)
+        notes = {f"errors_per_{name.removesuffix('s')}": other.value for name, other in rates.items()}
+        shown = self.options.shown((*found, answer) for found, answer in zip(asked, answers, strict=True))
+        return Score(skill, rate.value, rate.n, self.better, rate.standard_error, shown, notes, rate.items)
 
 
 @hookimpl

@@ -5,45 +5,40 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from slm_plugin.data.rows import text
-from slm_plugin.eval.judge import load_judge
+from slm_plugin.eval.judge import JudgeOptions, load_judge
+from slm_plugin.eval.normalise import Normalisation, normaliser
 from slm_plugin.eval.protocol import Generator
-from slm_plugin.eval.rates import plain, word_error_rate
+from slm_plugin.eval.rates import word_error_rate
 from slm_plugin.eval.recogniser import ceiling
-from slm_plugin.eval.rows import read_rows
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.records import Score
 from slm_plugin.stages.tts import TtsStage
-from slm_plugin.strict import Strict
 from slm_plugin.vocabulary import text_to_units
 
 
 class SpeechSynthesis:
     """Asks for speech the way the stage ``tts`` does in training, and has a recogniser listen to the units."""
 
-    class Options(Strict):
+    class Options(JudgeOptions):
         """Options of ``speech_synthesis``."""
 
         data: str
-        """JSON lines with ``transcription`` (or ``text``), ``interleaf`` (or ``words``) and ``discrete_unit``
-        (or ``units``) of real speech, which gives the recogniser's own error rate."""
+        """Rows with ``transcription`` (or ``text``), ``interleaf`` (or ``words``) and ``discrete_unit`` (or
+        ``units``) of real speech, which gives the recogniser's own error rate."""
 
-        templates: str
-        """The recogniser's templates, JSON lines of ``word`` and ``units``."""
-
-        codec: str
-        """Registered codec, or folder, that the units belong to."""
-
-        n: int | None = Field(default=None, ge=1)
-        """How many rows; all unless set."""
+        normalise: Normalisation = "case"
+        """What does not count: ``case`` and blanks, ``punctuation`` too, or also how ``english`` spells numbers."""
 
         max_new_tokens: int = Field(default=128, ge=1)
         """Longest answer: words and units."""
 
-        examples: int = Field(default=3, ge=0)
-        """How many answers to keep for people to read."""
+        @model_validator(mode="after")
+        def _judge(self) -> SpeechSynthesis.Options:
+            self.check_judge()
+            return self
 
     better: Literal["higher", "lower"] = "lower"
     needs_units = True
@@ -55,21 +50,20 @@ class SpeechSynthesis:
         """Return the word error rate of the recogniser; its own one on real speech stands in the notes."""
         assert generator.vocabulary is not None, "needs_units"
         n_units = generator.vocabulary.count
-        judge = load_judge(self.options.templates, self.options.codec, n_units)
-        rows = read_rows(self.options.data, self.options.n)
+        judge = load_judge(self.options, n_units)
+        same = normaliser(self.options.normalise)
+        rows = [row for row in self.options.rows() if same(text(row, TtsStage.columns[0]))]
         samples = [TtsStage().sample(row, n_units) for row in rows]
-        asked = [(sample, text(row, TtsStage.columns[0])) for sample, row in zip(samples, rows, strict=True) if sample]
-        answers = generator.answer([sample.user for sample, _ in asked], self.options.max_new_tokens)
-        heard = judge.recognise([text_to_units(answer) for answer in answers])
-        rate = word_error_rate([plain(words) for _, words in asked], heard)
-        examples = [
-            {"prompt": sample.user, "expected": words, "answer": f"{answer} (heard: {understood})"}
-            for (sample, words), answer, understood in list(zip(asked, answers, heard, strict=True))[
-                : self.options.examples
-            ]
+        asked = [
+            (sample.user, text(row, TtsStage.columns[0])) for sample, row in zip(samples, rows, strict=True) if sample
         ]
-        notes = {"recogniser_wer": ceiling(judge, rows, n_units).value}
-        return Score(skill, rate.value, rate.n, self.better, rate.standard_error, examples, notes, rate.items)
+        answers = generator.answer([prompt for prompt, _ in asked], self.options.max_new_tokens)
+        heard = judge.recognise([text_to_units(answer) for answer in answers])
+        rate = word_error_rate([same(words) for _, words in asked], [same(words) for words in heard])
+        listened = [f"{answer} (heard: {words})" for answer, words in zip(answers, heard, strict=True)]
+        shown = self.options.shown((*found, answer) for found, answer in zip(asked, listened, strict=True))
+        notes = {"recogniser_wer": ceiling(judge, rows, n_units, same).value}
+        return Score(skill, rate.value, rate.n, self.better, rate.standard_error, shown, notes, rate.items)
 
 
 @hookimpl

@@ -1,0 +1,1 @@
+"""`slm units`: the units of one recording, and what they sound and look like."""

@@ -1,0 +1,1 @@
+"""Forms of corpora, each file a plugin."""

@@ -1,0 +1,68 @@
+"""Any folder of recordings with a table that says what is said in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from slm_plugin.hookspecs import hookimpl
+from slm_plugin.prepare.corpora.listing import Listing, cell, table
+from slm_plugin.prepare.corpora.protocol import Item, SpokenItem, Unusable
+from slm_plugin.strict import Strict
+
+
+class Listed(Listing):
+    """A table (CSV, TSV, JSON lines, Parquet) of recordings and texts."""
+
+    class Options(Strict):
+        """Options of ``table``."""
+
+        path: str
+        """The table, with a header or named columns."""
+
+        folder: str | None = None
+        """What the paths in it are relative to; the table's folder unless set."""
+
+        audio: str = "audio"
+        """Column with the path of the recording."""
+
+        text: str = "text"
+        """Column with what is said."""
+
+        name: str | None = None
+        """Column with a unique name; the path of the recording unless set."""
+
+        speaker: str | None = None
+        """Column with the speaker; none unless set."""
+
+        language: str = ""
+        """ISO 639 code of all recordings; by the script of each text unless set."""
+
+        licence: str = ""
+        """Terms of the data, for its card."""
+
+    def __init__(self, options: Options) -> None:
+        self.licence = options.licence or "not stated"
+        super().__init__(_items(Path(options.path), options), options.path)
+
+
+def _items(path: Path, options: Listed.Options) -> Iterator[Item]:
+    root = Path(options.folder) if options.folder else path.parent
+    for number, row in enumerate(table(path), 1):
+        file = cell(row, options.audio, str(path))
+        name = cell(row, options.name, str(path)) if options.name else file
+        if not name:
+            yield Unusable(f"row-{number}", "no_audio", f"{path.name}, row {number}: names no recording.")
+            continue
+        speaker = cell(row, options.speaker, str(path)) if options.speaker else ""
+        # an absolute path stays what it is
+        yield SpokenItem(
+            name, str(root / file), cell(row, options.text, str(path)), speaker=speaker, language=options.language
+        )
+
+
+@hookimpl
+def slm_register_corpora(register: Callable[[str, type[Any]], None]) -> None:
+    """Offer ``table``."""
+    register("table", Listed)

@@ -1,0 +1,138 @@
+"""What corpora of files share: a list of items, its fingerprint, and tables of columns."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from slm_plugin.errors import DataError, suggest
+from slm_plugin.prepare.corpora.protocol import Item, Unusable
+
+AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3")
+
+
+class Listing:
+    """A corpus whose items fit in memory; recordings are read later, one by one."""
+
+    kind: Literal["speech", "chats"] = "speech"
+
+    def __init__(self, items: Iterable[Item], where: str) -> None:
+        self._items = _unique(items)
+        if not self._items:
+            raise DataError(f"{where} has no items.")
+        digest = hashlib.sha256()
+        for item in self._items:
+            # the name of the file and not its folder: a corpus may be mounted elsewhere on another machine
+            audio = getattr(item, "audio", None)
+            known = {**vars(item), "audio": Path(audio).name if isinstance(audio, str) else None}
+            digest.update(json.dumps(known, ensure_ascii=False, sort_keys=True, default=vars).encode())
+        self.fingerprint = digest.hexdigest()[:12]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> Item:
+        return self._items[index]
+
+
+def _unique(items: Iterable[Item]) -> list[Item]:
+    """Keep the first item of each name; the others are reported."""
+    seen: dict[str, int] = {}
+    kept: list[Item] = []
+    for item in items:
+        seen[item.name] = seen.get(item.name, 0) + 1
+        again = Unusable(f"{item.name}#{seen[item.name]}", "duplicate", f"another item is called {item.name!r}.")
+        kept.append(item if seen[item.name] == 1 else again)
+    return kept
+
+
+def folder(path: str) -> Path:
+    """Return a folder.
+
+    Raises:
+        DataError: It is none.
+    """
+    if not Path(path).is_dir():
+        raise DataError(f"{path} is not a folder.")
+    return Path(path)
+
+
+def lines(path: Path) -> list[str]:
+    """Return the lines of a UTF-8 text file, with or without a byte-order mark.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read ({error}).") from None
+
+
+def table(path: Path, quoted: bool = True) -> Iterator[dict[str, Any]]:
+    """Read the rows of a table with a header: ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``.
+
+    Args:
+        path: The file.
+        quoted: Whether a field of CSV or TSV may stand in quotation marks.
+
+    Raises:
+        DataError: It cannot be read or is of another form.
+    """
+    if path.suffix == ".parquet":
+        yield from _parquet(path)
+    elif path.suffix in (".jsonl", ".json"):
+        yield from _json_lines(path)
+    elif path.suffix in (".csv", ".tsv"):
+        content = lines(path)
+        # fields of Common Voice may be longer than the default limit of the csv module
+        csv.field_size_limit(10_000_000)
+        reader = csv.DictReader(
+            (line + "\n" for line in content),
+            delimiter="\t" if path.suffix == ".tsv" else ",",
+            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+        )
+        try:
+            yield from ({str(key): value for key, value in row.items() if key is not None} for row in reader)
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
+    else:
+        raise DataError(f"{path} is not a table; use .csv, .tsv, .jsonl or .parquet.")
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number}: is not JSON ({error}).") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {number}: must be an object of columns, got {line[:40]!r}.")
+        yield row
+
+
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        yield from (row for batch in pyarrow.parquet.ParquetFile(path).iter_batches() for row in batch.to_pylist())
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}).") from None
+
+
+def cell(row: Mapping[str, Any], column: str, where: str) -> str:
+    """Return a text column; empty where it holds nothing.
+
+    Raises:
+        DataError: There is no such column.
+    """
+    if column not in row:
+        raise DataError(f"{where} has no column {column!r}. {suggest(column, row, 'Columns')}")
+    return str(row[column] if row[column] is not None else "").strip()

@@ -1,0 +1,1 @@
+"""Who does the work: each runs the same worker over the shards that are missing."""

@@ -1,0 +1,1 @@
+"""Synthesisers that speak text chats, each file a plugin."""

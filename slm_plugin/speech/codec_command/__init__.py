@@ -1,0 +1,1 @@
+"""``slm codec``: codecs made, changed and compared."""

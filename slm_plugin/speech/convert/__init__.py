@@ -1,0 +1,1 @@
+"""Published files of speech networks, k-means and vocoders -> codec folders."""

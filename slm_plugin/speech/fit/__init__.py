@@ -1,0 +1,1 @@
+"""K-means over the features of recordings, resumable."""

@@ -1,0 +1,1 @@
+"""Units -> waves: the unit HiFi-GAN of Seamless and its relatives."""

@@ -1,0 +1,3 @@
+from prepare.fixtures import prepared
+
+__all__ = ["prepared"]
