@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from slm_plugin.errors import EngineError, SlmError
-from slm_serve.ops.context import current
+from slm_serve.context import current
 
 ENGINE_RETRY_S = 5
 """Seconds after which to ask again when the engine is away: it is being started anew."""

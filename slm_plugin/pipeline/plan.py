@@ -5,7 +5,7 @@ from __future__ import annotations
 import graphlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from yaml import YAMLError
 
 from slm_plugin.errors import ConfigError, PipelineError, Problem, suggest
+from slm_plugin.eval.protocol import Skill
 from slm_plugin.generation.engines import EngineName
 from slm_plugin.plugins import Registry
 from slm_plugin.strict import Strict, parse
@@ -86,19 +87,6 @@ class Evaluation(Strict):
 
     variants: list[str] = Field(default_factory=list)
     """Variants that the row belongs to, such as ``replay 5 %``; all of them unless set: the common prefix."""
-
-
-class Skill(Strict):
-    """One column of the matrix."""
-
-    skill: str
-    """Name of the column."""
-
-    probe: str
-    """Registered probe that scores it."""
-
-    options: dict[str, Any] = Field(default_factory=dict)
-    """The probe's options."""
 
 
 class Gate(Strict):
