@@ -38,8 +38,8 @@ def test_half_of_the_modules_fit_on_a_screen_or_two(root: Path):
 
 
 def test_every_package_stands_in_a_layer_and_imports_downwards_only(root: Path):
-    contracts = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
-    layered = [contract for contract in contracts if contract["type"] == "layers"]
+    tools = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    layered = [contract for contract in tools["importlinter"]["contracts"] if contract["type"] == "layers"]
     assert [contract["containers"] for contract in layered] == [["slm_plugin"], ["slm_serve"]]
     assert all(contract["exhaustive"] and not contract.get("ignore_imports") for contract in layered)
     command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
