@@ -158,6 +158,7 @@ async def _helpers(plan: Plan, backend: Backend, metrics: Metrics) -> list[Corou
     """Return what runs beside the server: the engine's keeper, and the shelf of experts."""
     if isinstance(backend, Replicas):
         for member in backend.members:
+            # bound now: the loop's variable goes on
             metrics.replica(member.name, lambda member=member: float(member.running))  # type: ignore[misc]
     if plan.engine is None:
         return []
