@@ -2,6 +2,8 @@
 
 Source: arXiv 2311.03099, section 3.2; mergekit's ``dare_linear`` and ``dare_ties``, which scale what is left
 to the sum of magnitudes before, not by ``1 / density``.
+
+Shapes: ``N`` elements of a tensor of any shape, ``P`` of a piece of it.
 """
 
 from __future__ import annotations
