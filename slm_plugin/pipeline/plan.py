@@ -150,12 +150,12 @@ class Pipeline(Strict):
 Step.model_rebuild()
 
 
-def load(path: Path, registry: Registry) -> Pipeline:
-    """Read and check a pipeline file.
+def read(path: Path) -> Pipeline:
+    """Read a pipeline file for what it says alone: the files that it names may be gone.
 
     Raises:
         PipelineError: The file cannot be read or is not YAML.
-        ConfigError: Lists every problem in it.
+        ConfigError: Lists the keys and values that no pipeline has.
     """
     try:
         raw = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
@@ -163,7 +163,17 @@ def load(path: Path, registry: Registry) -> Pipeline:
         raise PipelineError(f"{path} cannot be read: {error.strerror}.") from None
     except (YAMLError, OmegaConfBaseException) as error:
         raise PipelineError(f"{path} is not a valid pipeline file: {error}") from None
-    pipeline = parse(Pipeline, raw, path.name)
+    return parse(Pipeline, raw, path.name)
+
+
+def load(path: Path, registry: Registry) -> Pipeline:
+    """Read and check a pipeline file.
+
+    Raises:
+        PipelineError: The file cannot be read or is not YAML.
+        ConfigError: Lists every problem in it.
+    """
+    pipeline = read(path)
     problems = _check_steps(pipeline, path.name) + _check_skills(pipeline, registry, path.name)
     if problems:
         raise ConfigError(problems)
