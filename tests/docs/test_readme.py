@@ -93,7 +93,7 @@ def test_every_verb_of_the_command_that_is_named_exists(readme: str):
     from slm_plugin.cli import make_app
 
     known = {command.name for command in make_app().registered_commands}
-    named = set(re.findall(r"\bslm ([a-z]+) (?:--|[A-Z])", readme))
+    named = set(re.findall(r"\bslm ([a-z]+) (?:--|[A-Z]|\S+/)", readme))
     assert {"run", "serve"} <= named <= known
 
 
