@@ -93,8 +93,11 @@ two standard errors, or between single seeds, mean little: run a second seed (`s
 
 $expectation
 
-Serve it with `slm serve --model runs/$name/model --codec NAME_OR_FOLDER`; a codec for these units
-is a plugin's to bring.
+The whole as one page, with curves, drift of the weights and the commands: `slm report runs/$name/results`.
+
+Serve it with `slm serve --model runs/$name/model --codec xlsr-10k`, after
+[`slm codec convert`](../../docs/codecs.md#from-published-files) has made that codec from its published weights, which
+are CC-BY-NC 4.0: no commercial use.
 """)
 
 

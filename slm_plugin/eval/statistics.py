@@ -6,6 +6,7 @@ the sum of the numerators over the sum of the denominators. All randomness comes
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -72,15 +73,25 @@ def compared(first: Items, second: Items, generator: np.random.Generator, resamp
 def spread(values: Sequence[float]) -> tuple[float, float | None]:
     """Return mean and sample standard deviation of one score over seeds; the latter None for a single seed.
 
-    The deviation is the noise floor: a difference between two methods below about twice
-    ``deviation * sqrt(1 / n_first + 1 / n_second)`` is what two seeds of one method may show.
-
     Raises:
         DataError: There are no values.
     """
     if not values:
         raise DataError("the spread over seeds needs at least one value.")
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def noise_floor(deviation: float, n_first: int, n_second: int) -> float:
+    """Return ``2 * deviation * sqrt(1 / n_first + 1 / n_second)``, about what seeds alone make of one method.
+
+    A smaller difference between the means of two methods, over so many seeds each, says nothing.
+
+    Args:
+        deviation: Sample standard deviation of the score over seeds, from :func:`spread`.
+        n_first: Seeds of the first method.
+        n_second: Seeds of the second.
+    """
+    return 2.0 * deviation * math.sqrt(1.0 / n_first + 1.0 / n_second)
 
 
 def _columns(items: Items) -> tuple[np.ndarray, np.ndarray]:

@@ -102,6 +102,7 @@ class _Job:
         known = {
             "model": card.fingerprint(Path(self.options.model)),
             "adapter": card.fingerprint(Path(self.options.adapter)) if self.options.adapter else None,
+            "lora_scale": [self.options.lora_scale, self.options.scaled_modules],
             "codec": self.codec.fingerprint,
             "data": data.model_dump(exclude={"name"}),
             "rows": n_rows,

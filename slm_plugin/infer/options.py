@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -79,6 +79,12 @@ class InferOptions(Strict):
     adapter: str | None = None
     """Folder of an adapter on it, merged before it answers."""
 
+    lora_scale: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    """Factor that the adapter's updates count by, as in the ``slm:`` block; 1 is as trained."""
+
+    scaled_modules: Literal["leave", "interpolate"] = "leave"
+    """What ``lora_scale`` does to weights trained in full: nothing, or move them toward the base by the factor."""
+
     codec: str
     """Registered codec, or folder, that turns recordings into units and units into sound."""
 
@@ -104,11 +110,13 @@ class InferOptions(Strict):
     """Owner on the hub; each set of answers becomes ``<owner>/<name>``. Nothing leaves the machine unless set."""
 
     @model_validator(mode="after")
-    def _names(self) -> InferOptions:
+    def _consistent(self) -> InferOptions:
         names = [data.folder for data in self.data]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"two sets of data are called {', '.join(twice)}; give one of them a name.")
+        if self.adapter is None and self.lora_scale != 1:
+            raise ValueError(f"lora_scale {self.lora_scale} has nothing to act on; set adapter.")
         return self
 
 

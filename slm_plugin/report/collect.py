@@ -19,6 +19,7 @@ from slm_plugin.report.content import Report, RunReport, Samples
 from slm_plugin.report.curves import trainings
 from slm_plugin.report.folder import RunFolder, open_run
 from slm_plugin.report.models import replay_counts, run_drifts
+from slm_plugin.report.repeats import spreads
 from slm_plugin.report.samples import Sounds, codec_name, read_samples, spoken, with_audio
 from slm_plugin.report.steps import output_folders, step_lines, versions
 from slm_plugin.speech.codecs import load_codec
@@ -56,13 +57,16 @@ class ReportOptions(Strict):
     seed: int = Field(default=1126, ge=0)
     """Seed of the bootstrap."""
 
+    repeats: bool = False
+    """Whether the runs are one pipeline under several seeds: their spread and noise floor are shown."""
+
 
 def collect(folders: Sequence[Path], options: ReportOptions, registry: Registry) -> Report:
     """Return the report of runs.
 
     Raises:
         PipelineError: A folder is not that of a run.
-        ConfigError: A skill or stage of the options is in no run.
+        ConfigError: A skill or stage of the options is in no run, or runs said to be repeats are none.
         CodecError: The codec of the options does not exist.
     """
     runs = [open_run(folder, options.pipeline) for folder in folders]
@@ -113,6 +117,7 @@ def collect(folders: Sequence[Path], options: ReportOptions, registry: Registry)
         first=entries[0].label if entries else "",
         comparisons=compare(entries, better, options.seed),
         runs=reports,
+        seeds=spreads(reports) if options.repeats else (),
         audio=sounds.found,
     )
 

@@ -30,6 +30,9 @@ def report(
     audio: Annotated[int, typer.Option(min=0, help="Answers that can be played, in all.")] = 24,
     drift: Annotated[bool, typer.Option(help="Read weights to say how far they moved.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap.")] = 1126,
+    repeats: Annotated[
+        bool, typer.Option("--repeats", help="The runs are one pipeline under several seeds: show their spread.")
+    ] = False,
 ) -> None:
     """Write report.html, report.json and report.md: what runs have measured, as one page."""
     from slm_plugin.plugins import Registry
@@ -51,6 +54,7 @@ def report(
         audio=audio,
         drift=drift,
         seed=seed,
+        repeats=repeats,
     )
     for path in write(collect(runs, options, Registry.load()), output or runs[0]):
         typer.echo(f"wrote {path}")

@@ -272,6 +272,27 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class SeedSpread:
+    """The last score of one variant over runs that differ in their seeds.
+
+    Attributes:
+        variant: Name of the variant; that of its last row where runs have only one.
+        skill: The skill.
+        mean: Mean of the scores.
+        deviation: Their sample standard deviation; None where only one run has it.
+        noise_floor: Difference between two such means that seeds alone may make: ``2 * deviation * sqrt(2 / n)``.
+        values: The scores, one for each run.
+    """
+
+    variant: str
+    skill: str
+    mean: float
+    deviation: float | None
+    noise_floor: float | None
+    values: Sequence[float]
+
+
+@dataclass(frozen=True)
 class Report:
     """Everything on the page.
 
@@ -283,6 +304,7 @@ class Report:
         first: The variant that the others are compared to.
         comparisons: A comparison per skill.
         runs: The runs.
+        seeds: Spread over runs, where they are one pipeline under several seeds.
         audio: WAV files as data URIs, by key; not part of ``report.json``.
     """
 
@@ -293,6 +315,7 @@ class Report:
     first: str
     comparisons: Sequence[Comparison]
     runs: Sequence[RunReport]
+    seeds: Sequence[SeedSpread] = ()
     audio: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:

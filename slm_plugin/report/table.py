@@ -10,10 +10,12 @@ from slm_plugin.report.numbers import written
 
 
 def render(report: Report) -> str:
-    """Return the tables: variants side by side, each matrix, forgetting, gates, replay and steps."""
+    """Return the tables: variants side by side, spread over seeds, matrices, forgetting, gates, replay and steps."""
     parts = [f"# {_text(report.title)}"]
     if len(report.comparisons and report.comparisons[0].bars) > 1:
         parts += [_comparison(report)]
+    if report.seeds:
+        parts += ["## Spread over seeds", _seeds(report)]
     for run in report.runs:
         parts += [f"## {_text(run.name)}", *_run(run)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -38,6 +40,19 @@ def _comparison(report: Report) -> str:
         f" where its 95 % interval excludes 0 (paired bootstrap, {report.resamples} resamples, seed {report.seed})."
     )
     return _table(["variant", *skills], rows) + "\n\n" + told
+
+
+def _seeds(report: Report) -> str:
+    lines = [
+        [
+            *(spread.variant, spread.skill, written(spread.mean), written(spread.deviation)),
+            *(written(spread.noise_floor), ", ".join(map(written, spread.values))),
+        ]
+        for spread in report.seeds
+    ]
+    return _table(["variant", "skill", "mean", "standard deviation", "noise floor", "scores"], lines) + (
+        "\n\nNoise floor: twice the standard error of a difference between two such means; a smaller one says nothing."
+    )
 
 
 def _run(run: RunReport) -> Iterable[str]:

@@ -66,7 +66,7 @@ def engine(world):
 @pytest.fixture(scope="module")
 def post(engine):
     """Ask the running server."""
-    with httpx.Client(base_url=engine.url, headers={"Authorization": f"Bearer {engine._key}"}, timeout=120) as client:
+    with httpx.Client(base_url=engine.url, headers={"Authorization": f"Bearer {engine.key}"}, timeout=120) as client:
         yield client.post
 
 

@@ -1,4 +1,4 @@
-"""What the README says holds: its file map, its YAML, its commands and its links."""
+"""What the README and the page of a real model say holds: file map, YAML, commands and links."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ def readme(root: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def recipes(readme: str) -> dict[str, dict[str, Any]]:
+def recipes(root: Path) -> dict[str, dict[str, Any]]:
     """The YAML files of the recipe by name."""
-    shown = re.findall(r"`(\w+\.yaml)` \((?:train|export)\).*?```yaml\n(.*?)```", readme, re.DOTALL)
-    assert len(shown) == readme.count("```yaml") == 5
+    page = (root / "docs/how-to/real-model.md").read_text(encoding="utf-8")
+    shown = re.findall(r"`(\w+\.yaml)` \((?:train|export)\).*?```yaml\n(.*?)```", page, re.DOTALL)
+    assert len(shown) == page.count("```yaml") == 5
     return {name: yaml.safe_load(text) for name, text in shown}
 
 
@@ -89,7 +90,7 @@ def test_every_verb_of_the_command_that_is_named_exists(readme: str):
     from slm_plugin.cli import make_app
 
     known = {command.name for command in make_app().registered_commands}
-    named = set(re.findall(r"\bslm ([a-z]+) (?:--|[A-Z])", readme))
+    named = set(re.findall(r"\bslm ([a-z]+) (?:--|[A-Z]|\S+/)", readme))
     assert {"run", "serve"} <= named <= known
 
 

@@ -10,8 +10,11 @@ import datasets
 import pyarrow as arrow
 import pytest
 import soundfile
+import torch
 import yaml
+from peft import LoraConfig, get_peft_model
 from pyarrow import parquet
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from slm_plugin.cli import make_app
@@ -112,6 +115,32 @@ def test_answers_of_other_settings_are_not_mixed_in(folder, model, questions):
     result = run()
     assert isinstance(result.exception, DataError)
     assert "with other settings; take another output folder" in str(result.exception)
+
+
+def tokens_of(model, **more):
+    config(model, [{"path": "q.jsonl", "units": "q"}], vocoder=False, **more)
+    result = run()
+    assert result.exit_code == 0, result.output
+    return parquet.read_table(f"{more['output']}/q.jsonl/part-00000.parquet")["tokens"].to_pylist()
+
+
+def test_a_discounted_adapter_answers_as_one_whose_alpha_is_smaller(folder, model):
+    Path("q.jsonl").write_text(json.dumps({"q": units_to_text([1, 2, 3])}) + "\n")
+    for name, alpha in (("whole", 32), ("half", 16)):
+        torch.manual_seed(0)
+        lora = LoraConfig(r=4, lora_alpha=alpha, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        get_peft_model(AutoModelForCausalLM.from_pretrained(model), lora).save_pretrained(name)
+    half = tokens_of(model, adapter="whole", lora_scale=0.5, output="a")
+    assert half == tokens_of(model, adapter="half", output="b")
+    assert half != tokens_of(model, adapter="whole", output="c")
+    # a factor of 0 is the model itself
+    assert tokens_of(model, adapter="whole", lora_scale=0.0, output="d") == tokens_of(model, output="e")
+    assert Path("whole/adapter_config.json").is_file()
+
+
+def test_a_factor_without_an_adapter_is_refused(folder, model):
+    config(model, [{"path": "q.jsonl", "units": "q"}], lora_scale=0.5)
+    assert "lora_scale 0.5 has nothing to act on; set adapter" in str(run().exception)
 
 
 def test_units_in_place_of_recordings_and_no_vocoder(folder, model):

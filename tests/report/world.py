@@ -56,11 +56,11 @@ LABELS = {"base": "base", "asr": "asr", "sqa_replay": "sqa", "sqa_none": "sqa"}
 VARIANTS: dict[str, list[str]] = {"base": [], "asr": [], "sqa_replay": ["replay"], "sqa_none": ["none & nothing"]}
 
 
-def write_run(folder: Path, registry: Registry, stages: tuple[str, ...] = tuple(SCORES)) -> Path:
+def write_run(folder: Path, registry: Registry, stages: tuple[str, ...] = tuple(SCORES), seed: int = 7) -> Path:
     """Write a run of the pipeline beside it, with the given evaluations finished; returns the pipeline file."""
     folder.mkdir(parents=True, exist_ok=True)
     train = folder.parent / "asr.yaml"
-    train.write_text(yaml.safe_dump({"output_dir": str(folder / "asr"), "seed": 7, "lr": MALICIOUS}))
+    train.write_text(yaml.safe_dump({"output_dir": str(folder / "asr"), "seed": seed, "lr": MALICIOUS}))
     (folder / "data.jsonl").write_text('{"prompt": "a", "expected": "b"}\n')
     skill = {"probe": "text_match", "options": {"data": str(folder / "data.jsonl")}}
     steps: list[dict[str, Any]] = [{"name": "asr", "train": str(train), "processes": 2, "needs": []}]
@@ -89,7 +89,7 @@ def write_run(folder: Path, registry: Registry, stages: tuple[str, ...] = tuple(
         outputs = {str(folder / "asr"): "abc"} if row is None else {str(folder / f"scores/{row.stage}.json"): "def"}
         config = yaml.safe_load(train.read_text()) if row is None else None
         known = {"kind": step.kind, "definition": step.model_dump(exclude_defaults=True), "config": config}
-        known |= {"seed": 7 if config else None, "versions": {"slm_plugin": "1"}, "outputs": outputs}
+        known |= {"seed": seed if config else None, "versions": {"slm_plugin": "1"}, "outputs": outputs}
         records.write(folder, StepRecord(step.name, "f" * 16, 12.5, 3.25, {}, known))
     write_lineage(pipeline)
     if set(stages) == set(SCORES):

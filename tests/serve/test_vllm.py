@@ -111,7 +111,11 @@ def server(tmp_path_factory, codec):
 
 
 def test_it_is_healthy_and_lists_the_model_with_its_codec(server):
-    assert server.client.with_options(base_url=server.url).get("/health", cast_to=object) == {"status": "ok"}
+    assert server.client.with_options(base_url=server.url).get("/health", cast_to=object) == {
+        "status": "ok",
+        "engine": "ok",
+        "vocoder": "ok",
+    }
     names = [model.id for model in server.client.models.list()]
     assert names == ["model", str(server.model)]
     card = server.client.models.retrieve("model")

@@ -20,7 +20,7 @@ class _Call(NamedTuple, Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Awaitable calls, gathered to batches.
+    """Awaitable calls, gathered to batches; of one event loop at a time.
 
     Args:
         run: Does the work of a batch: takes its items and returns as many results, in order; an
@@ -42,6 +42,8 @@ class Batcher(Generic[Item, Result]):
         self._run = run
         self._most = most
         self._n_threads = threads
+        self._waiting = waiting
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._queue: asyncio.Queue[_Call[Item, Result]] = asyncio.Queue(waiting)
         self._lanes: list[asyncio.Task[None]] = []
@@ -54,7 +56,9 @@ class Batcher(Generic[Item, Result]):
     async def __call__(self, item: Item) -> Result:
         """Return the result for one item; a call that is cancelled while it waits is not run."""
         loop = asyncio.get_running_loop()
-        if not self._lanes:
+        if loop is not self._loop:
+            # lanes, and calls that waited, ended with the loop before
+            self._loop, self._queue = loop, asyncio.Queue(self._waiting)
             self._lanes = [loop.create_task(self._lane()) for _ in range(self._n_threads)]
         call = _Call[Item, Result](item, loop.create_future())
         await self._queue.put(call)

@@ -112,3 +112,9 @@ async def test_closing_ends_those_who_wait():
     await batcher.close()
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(results[1], asyncio.CancelledError)
+
+
+def test_a_loop_that_follows_another_is_served_too():
+    batcher = Batcher(lambda items: [2 * item for item in items], "test")
+    assert asyncio.run(asyncio.wait_for(batcher(1), 10)) == 2
+    assert asyncio.run(asyncio.wait_for(batcher(2), 10)) == 4
