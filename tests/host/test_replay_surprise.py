@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from contracts.conftest import on_two_processes  # noqa: F401
 from host.test_command_line import host
 from host.test_replay import block
 from host.world import train_config
@@ -167,7 +168,14 @@ def test_a_stream_cannot_be_ranked(units_base, data, run_host, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("zero", [2, 3])
-def test_sharded_weights_are_scored_as_whole_ones(zero, units_base, data, run_host, tmp_path):
+def test_sharded_weights_are_scored_as_whole_ones(
+    zero,
+    units_base,
+    data,
+    run_host,
+    on_two_processes,  # noqa: F811
+    tmp_path,
+):
     pytest.importorskip("deepspeed", reason="pip install 'slm-plugin[deepspeed]'")
     settings = {
         "train_batch_size": "auto",
@@ -183,7 +191,6 @@ def test_sharded_weights_are_scored_as_whole_ones(zero, units_base, data, run_ho
     config |= {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
     run_host(config)
     zeroed = {**config, "use_cpu": False, "deepspeed": str(tmp_path / "zero.json"), "output_dir": str(tmp_path / "z")}
-    done = host("train", zeroed, tmp_path, FORCE_TORCHRUN="1", NPROC_PER_NODE="2")
-    assert done.returncode == 0, done.stderr[-3000:]
+    on_two_processes([zeroed], timeout=900)
     saved = [json.loads((tmp_path / n / "checkpoint-2" / surprise.FILE_NAME).read_text()) for n in ("plain", "z")]
     assert saved[0] == saved[1]
