@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from contracts.conftest import on_two_processes  # noqa: F401  # fixtures
 from host.test_command_line import host
 from host.test_replay import block
 from host.world import epochs, same, train_config, under_zero, weights
@@ -154,13 +155,12 @@ def test_a_stream_cannot_be_ranked(units_base, data, run_host, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("zero", [2, 3])
-def test_sharded_weights_are_scored_as_whole_ones(zero, units_base, data, run_host, tmp_path):
+def test_sharded_weights_are_scored_as_whole_ones(zero, units_base, data, run_host, on_two_processes, tmp_path):
     slm = block({"asr": 0.5}, stage="llm", pick="surprise", temperature=0.3)
     config = train_config(units_base, data, tmp_path / "plain", stage="llm", slm=slm)
     config |= {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
     zeroed = under_zero(zero, {**config, "output_dir": str(tmp_path / "z")}, tmp_path)
     run_host(config)
-    done = host("train", zeroed, tmp_path, FORCE_TORCHRUN="1", NPROC_PER_NODE="2")
-    assert done.returncode == 0, done.stderr[-3000:]
+    on_two_processes([zeroed], timeout=900)
     saved = [json.loads((tmp_path / n / "checkpoint-2" / surprise.FILE_NAME).read_text()) for n in ("plain", "z")]
     assert saved[0] == saved[1]
