@@ -11,19 +11,12 @@ training's. One seed unless asked for another.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 from tiny_methods import ENDED, ENDS, EXPERTS, PATHS
-from tiny_pipeline import BASE, GATES, Builder, read_scores, tiny_skills, training_seconds
-
-from slm_plugin.errors import SlmError
-from slm_plugin.pipeline import plan, results, runner
-from slm_plugin.pipeline.progress import Progress
-from slm_plugin.plugins import Registry
+from tiny_pipeline import BASE, GATES, Builder, read_scores, run_pipeline, tiny_skills, training_seconds
 
 SKILLS = ("text_qa", "instructions", "asr_wer", "tts_wer", "sqa_heard", "sqa_unheard")
 
@@ -98,13 +91,7 @@ def main() -> None:
     options = parser.parse_args()
     path = build(options.output, options.seed, options.jobs, options.only)
     if not options.table:
-        try:
-            pipeline = plan.load(path, Registry.load())
-            with Progress(Console()) as progress:
-                outcomes = runner.run(pipeline, path, progress)
-        except SlmError as error:
-            sys.exit(f"{type(error).__name__}: {error}")
-        results.write_results(pipeline, outcomes)
+        run_pipeline(path)
     print(table(path))
 
 

@@ -30,14 +30,8 @@ from replica_methods import (
     SEEDED,
     WEAKER,
 )
-from rich.console import Console
 from tiny_methods import Path as Way
-from tiny_pipeline import DATA, Builder, slug, tiny_skills
-
-from slm_plugin.errors import SlmError
-from slm_plugin.pipeline import plan, results, runner
-from slm_plugin.pipeline.progress import Progress
-from slm_plugin.plugins import Registry
+from tiny_pipeline import DATA, Builder, run_pipeline, slug, tiny_skills
 
 SEEDS = (1126, 1127, 1128)
 QUICK = 100
@@ -120,17 +114,6 @@ def _probabilities(builder: Builder, last: str) -> None:
         )
 
 
-def train(path: Path) -> None:
-    """Run what is not finished."""
-    try:
-        pipeline = plan.load(path, Registry.load())
-        with Progress(Console()) as progress:
-            outcomes = runner.run(pipeline, path, progress)
-    except SlmError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    results.write_results(pipeline, outcomes)
-
-
 def report(output: Path) -> None:
     """Write the page of ``slm report``."""
     command = [sys.executable, "-m", "slm_plugin", "report", str(output), "--codec", "tiny"]
@@ -155,7 +138,7 @@ def main() -> None:
     if not options.page or not path.is_file():
         path = build(options.output, options.seeds, options.jobs, options.quick, options.only)
     if not options.page:
-        train(path)
+        run_pipeline(path)
         report(options.output)
     for written in replica_page.write(path, options.docs, options.seeds, options.note):
         print(f"wrote {written}")

@@ -255,8 +255,9 @@ def _intervals(loaded: plan.Pipeline) -> list[tuple[datetime, datetime]]:
     for step in loaded.steps:
         record = records.read(Path(loaded.output), step.name)
         if record is not None and "started" in record.lineage:
-            found.append(tuple(datetime.fromisoformat(record.lineage[key]) for key in ("started", "ended")))
-    return sorted(found)  # type: ignore[arg-type]
+            started, ended = (datetime.fromisoformat(record.lineage[key]) for key in ("started", "ended"))
+            found.append((started, ended))
+    return sorted(found)
 
 
 def _union(intervals: Sequence[tuple[datetime, datetime]]) -> float:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.console import Console
 from tiny_methods import OWN_TEXT, UNITS_ONLY, End
 from tiny_methods import Path as Way
 
-from slm_plugin.pipeline import plan, records, runner
+from slm_plugin.errors import SlmError
+from slm_plugin.pipeline import plan, records, results, runner
+from slm_plugin.pipeline.progress import Progress
 from slm_plugin.plugins import Registry
 
 TINY = Path("examples/tiny")
@@ -190,6 +194,17 @@ def tiny_skills() -> list[dict[str, Any]]:
     """Return the skills of the tiny world's pipeline."""
     content = yaml.safe_load((TINY / "pipeline.yaml").read_text(encoding="utf-8"))
     return list(content["skills"])
+
+
+def run_pipeline(path: Path) -> None:
+    """Run the steps of a pipeline file that are not finished, and write its results."""
+    try:
+        pipeline = plan.load(path, Registry.load())
+        with Progress(Console()) as progress:
+            outcomes = runner.run(pipeline, path, progress)
+    except SlmError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    results.write_results(pipeline, outcomes)
 
 
 def read_scores(pipeline: Path) -> dict[str, dict[str, dict[str, Any]]]:

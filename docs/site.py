@@ -12,9 +12,11 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("*.md", "docs/**/*.md", "dataset_info/*.md", "examples/**/*.md", "benchmarks/*.md")
+FOLDER = re.compile(r"\[(`[^`]+`)\]\(([^)\s#:]+)\)")
 LINK = re.compile(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)")
 
 
@@ -41,6 +43,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for path in dict.fromkeys([*pages, *sorted(linked), *styles])
     ]
     return Files([*own, *found])
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Leave of a link to a folder its words: the repository shows what is in it, the site has no page for it."""
+    here = ROOT / Path(page.file.src_uri).parent
+    return FOLDER.sub(lambda link: link[1] if (here / link[2]).is_dir() else link[0], markdown)
 
 
 def _named(entry: Any) -> Iterator[str]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+from slm_plugin.doctor.shapes import KNOWN, Shapes
 
 UNITS = 10_000
 RANK = 64
@@ -11,21 +14,13 @@ EPOCHS = {"asr": 5, "tts": 5, "sqa": 1}
 
 
 @dataclass(frozen=True)
-class Model:
-    """What differs between models.
+class Model(Shapes):
+    """What differs between models, beside their shapes; of a vision model, those of the text decoder that is trained.
 
     Attributes:
         title: Its name in prose.
         hub: Its name on the hub.
         template: The host's name of its chat form.
-        layers: Layers of the text decoder.
-        hidden: Width.
-        inner: Width inside the MLP.
-        heads: Attention heads.
-        kv_heads: Heads of keys and values.
-        tokens: Tokens of its tokenizer.
-        rows: Rows of its embedding.
-        tied: Whether input and output embeddings are one matrix.
         batch: Rows per step and GPU.
         accumulation: Steps per update.
         gpus: GPUs of the recipe.
@@ -39,14 +34,6 @@ class Model:
     title: str
     hub: str
     template: str
-    layers: int
-    hidden: int
-    inner: int
-    heads: int
-    kv_heads: int
-    tokens: int
-    rows: int
-    tied: bool
     batch: int
     accumulation: int
     gpus: int
@@ -57,25 +44,25 @@ class Model:
     extract: bool = False
 
 
+def _model(title: str, hub: str, template: str, **recipe: Any) -> Model:
+    return Model(**vars(KNOWN[hub]), title=title, hub=hub, template=template, **recipe)
+
+
 MODELS = {
-    "llama3_2_1b": Model(
+    "llama3_2_1b": _model(
         "Llama 3.2 1B Instruct", "meta-llama/Llama-3.2-1B-Instruct", "llama3",
-        layers=16, hidden=2048, inner=8192, heads=32, kv_heads=8, tokens=128_256, rows=128_256, tied=True,
         batch=2, accumulation=3, gpus=1, gpu="RTX 4090", gpu_gb=24, peak=165,
     ),
-    "qwen2_5_1_5b": Model(
+    "qwen2_5_1_5b": _model(
         "Qwen2.5 1.5B Instruct", "Qwen/Qwen2.5-1.5B-Instruct", "qwen",
-        layers=28, hidden=1536, inner=8960, heads=12, kv_heads=2, tokens=151_665, rows=151_936, tied=True,
         batch=2, accumulation=3, gpus=1, gpu="RTX 4090", gpu_gb=24, peak=165,
     ),
-    "llama3_1_8b": Model(
+    "llama3_1_8b": _model(
         "Llama 3.1 8B Instruct", "meta-llama/Llama-3.1-8B-Instruct", "llama3",
-        layers=32, hidden=4096, inner=14_336, heads=32, kv_heads=8, tokens=128_256, rows=128_256, tied=False,
         batch=1, accumulation=1, gpus=8, gpu="A100", gpu_gb=80, peak=312, deepspeed=True,
     ),
-    "llama3_2_11b_vision": Model(
+    "llama3_2_11b_vision": _model(
         "Llama 3.2 11B Vision Instruct", "meta-llama/Llama-3.2-11B-Vision-Instruct", "llama3",
-        layers=32, hidden=4096, inner=14_336, heads=32, kv_heads=8, tokens=128_256, rows=128_256, tied=False,
         batch=1, accumulation=6, gpus=1, gpu="A100", gpu_gb=80, peak=312, deepspeed=False, extract=True,
     ),
 }  # fmt: skip
@@ -106,9 +93,9 @@ class Estimate:
 
 def estimate(model: Model) -> Estimate:
     """Calculate the sizes of a recipe."""
-    h, kv = model.hidden, model.hidden // model.heads * model.kv_heads
+    h, kv = model.hidden, model.key_width
     layer = 2 * h * h + 2 * h * kv + 3 * h * model.inner + 2 * h
-    n_rows = max(model.rows, -(-(model.tokens + UNITS) // 64) * 64)
+    n_rows = model.with_units(UNITS).rows
     embeddings = n_rows * h * (1 if model.tied else 2)
     lora = model.layers * RANK * ((h + h) + 2 * (h + kv))
     tokens = model.batch * CUTOFF

@@ -13,10 +13,10 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from slm_plugin.errors import ConfigError, Problem, suggest
+from slm_plugin.eval.probing import ProbePlan, parse_probes
 from slm_plugin.merge.plan import MergePlan, parse_merge
 from slm_plugin.plugins import Registry
 from slm_plugin.strict import Strict, parse
-from slm_plugin.training.probing import ProbePlan, parse_probes
 from slm_plugin.vocabulary import DEFAULT_UNIT_COUNT
 
 

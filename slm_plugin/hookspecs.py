@@ -16,6 +16,10 @@ its parsed options for everything else (see :class:`slm_plugin.plugins.Registry`
 mitigations), on a manager made for that stage alone. They fire in the order of the configuration,
 contributions add up and none replaces another. An implementation may take fewer arguments than the
 specification.
+
+Two further entry-point groups need no hook. Each entry of ``slm_plugin.commands`` is a verb of ``slm``: a function
+whose annotated parameters typer reads. Each entry of ``slm_plugin.reference`` is a page of ``docs/reference``: a
+function without arguments that returns its Markdown.
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
 
     from slm_plugin.alignment.protocol import Aligner
     from slm_plugin.eval.protocol import Probe
+    from slm_plugin.merge.protocol import MergeMethod
+    from slm_plugin.mitigations.protocol import Mitigation
     from slm_plugin.prepare.corpora.protocol import Corpus
     from slm_plugin.prepare.voices.protocol import Voice
     from slm_plugin.speech.protocol import Codec
@@ -68,11 +74,11 @@ class RegisterHooks:
         """Announce synthesisers that speak text chats; ``voice`` of ``slm prepare`` accepts the name."""
 
     @hookspec
-    def slm_register_mitigations(self, register: Callable[[str, type], None]) -> None:
+    def slm_register_mitigations(self, register: Callable[[str, type[Mitigation]], None]) -> None:
         """Announce mitigation classes; each has an ``Options`` model and is made with an instance of it."""
 
     @hookspec
-    def slm_register_merges(self, register: Callable[[str, type], None]) -> None:
+    def slm_register_merges(self, register: Callable[[str, type[MergeMethod]], None]) -> None:
         """Announce merge methods; a merge class has an ``Options`` model and is made with an instance of it."""
 
     @hookspec

@@ -27,12 +27,13 @@ from pydantic.fields import FieldInfo
 from slm_plugin import hookspecs
 from slm_plugin.config import SlmBlock, UnitsConfig
 from slm_plugin.docstrings import markdown
+from slm_plugin.eval.probing import Guard, TrainingProbes
+from slm_plugin.eval.protocol import Skill
 from slm_plugin.experts import plan as experts_plan
 from slm_plugin.infer import options as infer_options
 from slm_plugin.merge.mergekit_methods import NAMES as MERGEKIT_NAMES
 from slm_plugin.merge.plan import MergeBlock
 from slm_plugin.pipeline import plan
-from slm_plugin.pipeline.plan import Skill
 from slm_plugin.plugins import Registry
 from slm_plugin.prepare import options as prepare_options
 from slm_plugin.reference_code import command_page, errors_page, metrics_page
@@ -40,7 +41,6 @@ from slm_plugin.speech.features.settings import FeatureSettings
 from slm_plugin.speech.hubert_settings import HubertKmeansSettings
 from slm_plugin.speech.policy import AudioPolicy
 from slm_plugin.speech.vocoder.settings import VocoderSettings, VocoderShape, VoiceTable
-from slm_plugin.training.probing import Guard, TrainingProbes
 
 NOTE = "<!-- Written by `python -m slm_plugin.reference` from the code's docstrings; edit those. -->\n\n"
 
@@ -90,7 +90,7 @@ def pipeline_page() -> str:
     """Return the page of the keys of a pipeline file."""
     parts = [f"# Keys of a pipeline file\n\n{NOTE}`slm run PIPELINE.yaml` runs it. Unknown keys are refused.\n"]
     models: dict[str, type[BaseModel]] = {"": plan.Pipeline, "steps": plan.Step, "steps.evaluate": plan.Evaluation}
-    models |= {"skills": plan.Skill, "gates": plan.Gate}
+    models |= {"skills": Skill, "gates": plan.Gate}
     return "\n".join([*parts, *(_table(title or "top level", model) for title, model in models.items())])
 
 

@@ -16,11 +16,11 @@ from slm_plugin.vocabulary import UnitVocabulary
 from slm_serve.app import create_app
 from slm_serve.backends.http import HttpBackend
 from slm_serve.engine import Engine, read_config
+from slm_serve.experts import engine_arguments
 from slm_serve.history import History
 from slm_serve.loading import load_parts
 from slm_serve.ops import logs, options
 from slm_serve.ops.auth import read_keys
-from slm_serve.ops.experts import engine_arguments
 from slm_serve.ops.limits import DEFAULT, Limits
 from slm_serve.ops.settings import Settings
 from slm_serve.ops.store import open_store

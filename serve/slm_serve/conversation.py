@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from slm_serve.backends.protocol import SamplingParams
 from slm_serve.errors import RequestError
-from slm_serve.generation import End, Job
 from slm_serve.history import Ticket
 from slm_serve.interleave.constraint import Constraint
+from slm_serve.job import End, Job
 from slm_serve.prompt import Ids, Turn
 from slm_serve.protocol import AssistantMessage, AudioPart, ChatRequest, Message, SystemMessage, TextPart, Usage
 from slm_serve.service import Service

@@ -1,4 +1,11 @@
-"""Refusals and failures in OpenAI's error form: ``{"error": {message, type, param, code}}``."""
+"""Refusals and failures in OpenAI's error form: ``{"error": {message, type, param, code}}``.
+
+What the server adds to the tree of :mod:`slm_plugin.errors`::
+
+    SlmError
+    ├── RequestError    a request cannot be answered as it stands; told to its client with the parameter's name
+    └── RefusedError    the engine does not take an adapter; told in the log, the version before goes on
+"""
 
 from __future__ import annotations
 
@@ -8,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from slm_plugin.errors import EngineError, SlmError
-from slm_serve.ops.context import current
+from slm_serve.context import current
 
 ENGINE_RETRY_S = 5
 """Seconds after which to ask again when the engine is away: it is being started anew."""
@@ -37,6 +44,10 @@ class RequestError(SlmError):
         self.param = param
         self.code = code
         self.status = status
+
+
+class RefusedError(SlmError):
+    """The engine does not take an adapter."""
 
 
 def error_body(error: Exception) -> dict[str, dict[str, str | None]]:

@@ -4,75 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from dataclasses import dataclass
 
 import anyio
 
 from slm_serve.answer import Answer, AnswerParser, Heard, Piece, Voice, Words
-from slm_serve.backends.protocol import FinishReason, SamplingParams
-from slm_serve.interleave.constraint import Constraint, Dropper
+from slm_serve.backends.protocol import FinishReason
+from slm_serve.interleave.constraint import Dropper
 from slm_serve.interleave.form import FormCheck, Malformed
-from slm_serve.ops.observe import observed
+from slm_serve.job import End, Event, Job, Sound
+from slm_serve.observe import observed
 from slm_serve.reading import Reader
 from slm_serve.service import Service
 from slm_serve.splitter import Splitter
 from slm_serve.stop import StopScanner
-
-
-@dataclass(frozen=True)
-class Job:
-    """What to generate.
-
-    Attributes:
-        prompt: Token ids.
-        params: How to sample.
-        model: Name that the engine knows.
-        sections: Whether the question was spoken, so that the answer has sections.
-        speech: Whether the answer is to be spoken.
-        stops: Stop strings in the visible words.
-        voice: One of the codec's voices; None for its default.
-        constraint: What the answer may consist of; what breaks it is dropped.
-        check_form: Whether a malformed spoken answer is ended.
-    """
-
-    prompt: list[int]
-    params: SamplingParams
-    model: str
-    sections: bool
-    speech: bool
-    stops: Sequence[str] = ()
-    voice: str | None = None
-    constraint: Constraint | None = None
-    check_form: bool = True
-
-
-@dataclass(frozen=True)
-class Sound:
-    """Samples of the answer, pcm16 at :data:`slm_serve.voice.RATE_HZ`."""
-
-    samples: bytes
-
-
-@dataclass(frozen=True)
-class End:
-    """The answer is complete.
-
-    Attributes:
-        reason: Why it ended.
-        ids: The token ids that the answer consists of.
-        n_units: How many of the generated tokens are units.
-        n_tokens: How many tokens were generated, dropped ones too.
-        malformed: Why it was ended early, where its form was wrong.
-    """
-
-    reason: FinishReason
-    ids: list[int]
-    n_units: int
-    n_tokens: int
-    malformed: Malformed | None = None
-
-
-Event = Heard | Answer | Words | Sound | End
 
 
 def generate(service: Service, job: Job, ids: list[int] | None = None) -> AsyncGenerator[Event, None]:

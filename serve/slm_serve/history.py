@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from slm_plugin.errors import EngineError
+from slm_serve.context import current
 from slm_serve.errors import RequestError
-from slm_serve.ops.context import current
 from slm_serve.ops.store import CAPACITY, MemoryStore, Record, Store
 
 LIFETIME_S = 3600

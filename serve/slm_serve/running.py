@@ -24,12 +24,12 @@ from slm_serve.backends.http import HttpBackend
 from slm_serve.backends.protocol import Backend
 from slm_serve.backends.replicas import Replicas
 from slm_serve.engine import Engine
-from slm_serve.ops.experts import Shelf, VllmDoor
+from slm_serve.experts import Shelf, VllmDoor
 from slm_serve.ops.limits import Limits
 from slm_serve.ops.metrics import Metrics
-from slm_serve.ops.supervisor import Supervisor
 from slm_serve.server import DRAIN_S, Gateway, Tls
 from slm_serve.service import Service
+from slm_serve.supervisor import Supervisor
 
 _LOG = logging.getLogger("slm_serve")
 
@@ -158,6 +158,7 @@ async def _helpers(plan: Plan, backend: Backend, metrics: Metrics) -> list[Corou
     """Return what runs beside the server: the engine's keeper, and the shelf of experts."""
     if isinstance(backend, Replicas):
         for member in backend.members:
+            # bound now: the loop's variable goes on
             metrics.replica(member.name, lambda member=member: float(member.running))  # type: ignore[misc]
     if plan.engine is None:
         return []

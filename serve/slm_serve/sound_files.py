@@ -1,8 +1,8 @@
-"""Files of sound that are written while their samples come.
+"""Files of sound: whole, or written while their samples come.
 
 PyAV brings FFmpeg's encoders (the host needs it too). A stream cannot go back to its head, so a streamed WAV
 says "length unknown" (all ones), as OpenAI's does, and a streamed MP3 keeps the encoder's silence of about
-25 ms in front. A whole file has neither: :func:`slm_serve.voice.pack` writes those.
+25 ms in front. A whole file has neither: :func:`pack` writes those.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import struct
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import soundfile
 
 from slm_serve.errors import RequestError
 from slm_serve.voice import RATE_HZ
@@ -37,6 +38,13 @@ _ENCODERS = {
     "opus": ("ogg", "libopus", "flt"),
     "aac": ("adts", "aac", "fltp"),
     "flac": ("flac", "flac", "s16"),
+}
+# container and samples of a whole file
+_WHOLE = {
+    "wav": ("WAV", "PCM_16"),
+    "flac": ("FLAC", "PCM_16"),
+    "mp3": ("MP3", "MPEG_LAYER_III"),
+    "opus": ("OGG", "OPUS"),
 }
 _UNKNOWN = 0xFFFFFFFF
 
@@ -66,6 +74,21 @@ def make_encoder(form: str) -> SoundFile:
     if form == "pcm":
         return SoundFile()
     return WavFile() if form == "wav" else CompressedFile(form)
+
+
+def pack(samples: bytes, form: str) -> bytes:
+    """Put pcm16 samples at :data:`slm_serve.voice.RATE_HZ` into a whole wav, flac, mp3, opus, aac or pcm16."""
+    if form == "pcm16":
+        return samples
+    if form == "aac":
+        file = make_encoder(form)
+        return file.push(samples) + file.finish()
+    container, subtype = _WHOLE[form]
+    # the compressed containers cannot hold nothing, and a file that opens is better than an empty one
+    wave_N = np.frombuffer(samples or b"\0\0", "<i2")
+    target = io.BytesIO()
+    soundfile.write(target, wave_N, RATE_HZ, format=container, subtype=subtype)
+    return target.getvalue()
 
 
 class SoundFile:
@@ -157,7 +180,7 @@ class _Written(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # bytes are all that PyAV writes
         self._parts += data
         return len(data)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from slm_plugin.stages import asr, tts
 from slm_serve.backends.protocol import SamplingParams
 from slm_serve.conversation import DEFAULT_MAX_TOKENS, room
-from slm_serve.generation import Job
 from slm_serve.interleave.constraint import Constraint
+from slm_serve.job import Job
 from slm_serve.prompt import Ids, Turn
 from slm_serve.protocol_audio import SpeechRequest, TranscriptionRequest
 from slm_serve.service import Service

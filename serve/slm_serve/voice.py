@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
-import soundfile
 import soxr
 
 from slm_plugin.speech.protocol import Codec, SpeechStream, VoicedCodec
@@ -20,15 +18,6 @@ OPENAI_VOICES = (
     "default",  # ours
 )
 """Names that stand for the codec's default voice, so that stock clients need not know it."""
-
-_FILES = {
-    "wav": ("WAV", "PCM_16"),
-    "flac": ("FLAC", "PCM_16"),
-    "mp3": ("MP3", "MPEG_LAYER_III"),
-    "opus": ("OGG", "OPUS"),
-}
-FORMATS = (*_FILES, "aac", "pcm16")
-"""Forms a whole answer can have; a stream is always pcm16."""
 
 
 class Voice:
@@ -67,20 +56,3 @@ class Voice:
 def pcm16(wave_N: np.ndarray) -> bytes:
     """Write samples in [-1, 1] as 16-bit little-endian integers; what lies outside is clipped."""
     return np.round(np.clip(wave_N, -1.0, 1.0) * 32767.0).astype("<i2").tobytes()
-
-
-def pack(samples: bytes, form: str) -> bytes:
-    """Put pcm16 samples at :data:`RATE_HZ` into a file of one of :data:`FORMATS`."""
-    if form == "pcm16":
-        return samples
-    if form == "aac":
-        from slm_serve.sound_files import make_encoder
-
-        file = make_encoder(form)
-        return file.push(samples) + file.finish()
-    container, subtype = _FILES[form]
-    # the compressed containers cannot hold nothing, and a file that opens is better than an empty one
-    wave_N = np.frombuffer(samples or b"\0\0", "<i2")
-    target = io.BytesIO()
-    soundfile.write(target, wave_N, RATE_HZ, format=container, subtype=subtype)
-    return target.getvalue()

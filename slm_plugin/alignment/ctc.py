@@ -4,6 +4,9 @@ The letters of the text are the only path that is allowed; of all ways to lay th
 blanks, and letters that last) the most probable one is taken. A word lasts from the first frame of its first
 letter to the last frame of its last letter.
 
+Source: Graves et al. 2006, Connectionist temporal classification, section 3 (paths with blanks); the best path by
+Viterbi's recursion in place of the sum over all.
+
 Shapes: ``N`` samples, ``T`` frames, ``V`` letters of the recogniser.
 """
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,20 +40,28 @@ def open_table(path: str, subset: str | None = None, split: str | None = None, l
     Raises:
         DataError: It cannot be loaded, or has no such split.
     """
-    import datasets
-
-    try:
-        table = _load(path, subset, split, limit)
-        for name, feature in table.features.items():
-            if isinstance(feature, datasets.Audio):
-                # decoding through datasets needs FFmpeg's libraries; the bytes are enough
-                table = table.cast_column(name, datasets.Audio(decode=False))
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"{path} cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    with opening(path):
+        table = undecoded(_load(path, subset, split, limit))
     return table if limit is None else table.select(range(min(limit, len(table))))
 
 
-def _load(path: str, subset: str | None, split: str | None, limit: int | None) -> Any:
+@contextmanager
+def opening(path: str) -> Iterator[None]:
+    """Tell what keeps a set from being loaded in one line.
+
+    Raises:
+        DataError: In place of an error of ``datasets``.
+    """
+    import datasets
+
+    try:
+        yield
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"{path} cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+
+
+def open_local(path: str) -> Any | None:
+    """Open a file, or a folder that ``save_to_disk`` wrote; None where the path is neither."""
     import datasets
 
     local = Path(path)
@@ -59,25 +69,35 @@ def _load(path: str, subset: str | None, split: str | None, limit: int | None) -
         if local.suffix not in FORMATS:
             raise ValueError(f"files are {', '.join(FORMATS)}, not {local.suffix!r}.")
         return datasets.load_dataset(FORMATS[local.suffix], data_files=path, split="train")
-    if (local / "state.json").is_file():
-        return datasets.load_from_disk(path)
+    return datasets.load_from_disk(path) if (local / "state.json").is_file() else None
+
+
+def undecoded(table: Any) -> Any:
+    """Return a set, streamed or not, whose recordings stay encoded."""
+    import datasets
+
+    for name, feature in (table.features or {}).items():
+        if isinstance(feature, datasets.Audio):
+            # decoding through datasets needs FFmpeg's libraries; the bytes are enough
+            table = table.cast_column(name, datasets.Audio(decode=False))
+    return table
+
+
+def _load(path: str, subset: str | None, split: str | None, limit: int | None) -> Any:
+    import datasets
+
+    local = Path(path)
+    found = open_local(path)
+    if found is not None:
+        return found
     if (local / "dataset_dict.json").is_file():
         found = datasets.load_from_disk(path)
         return found[_chosen(path, split, list(found))]
     chosen = _chosen(path, split, datasets.get_dataset_split_names(path, subset))
     if limit is not None and not local.exists():
         stream = datasets.load_dataset(path, subset, split=chosen, streaming=True)
-        return datasets.Dataset.from_list(list(_undecoded(stream).take(limit)), features=_undecoded(stream).features)
+        return datasets.Dataset.from_list(list(undecoded(stream).take(limit)), features=undecoded(stream).features)
     return datasets.load_dataset(path, subset, split=chosen)
-
-
-def _undecoded(stream: Any) -> Any:
-    import datasets
-
-    for name, feature in (stream.features or {}).items():
-        if isinstance(feature, datasets.Audio):
-            stream = stream.cast_column(name, datasets.Audio(decode=False))
-    return stream
 
 
 def _chosen(path: str, split: str | None, known: list[str]) -> str:

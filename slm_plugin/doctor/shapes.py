@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Shapes:
             return self
         tokens = self.tokens + count
         rows = max(self.rows, -(-tokens // PADDING) * PADDING)
-        return Shapes(**{**vars(self), "tokens": tokens, "rows": rows})
+        return replace(self, tokens=tokens, rows=rows)
 
 
 KNOWN = {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from slm_plugin.errors import CodecError, VocabularyError
+from slm_plugin.errors import CodecError
 from slm_plugin.eval.recogniser import HearsUnits, Recogniser, TemplateRecogniser
 from slm_plugin.eval.rows import DataOptions
 from slm_plugin.eval.whisper import WhisperRecogniser
 from slm_plugin.plugins import Registry
-from slm_plugin.speech.codecs import load_codec
+from slm_plugin.speech.codecs import load_codec, require_units
 from slm_plugin.speech.protocol import Codec
 
 
@@ -67,6 +67,5 @@ def load_units_codec(name: str, n_units: int) -> Codec:
         VocabularyError: Model and codec have different numbers of units.
     """
     codec = load_codec(name, Registry.load())
-    if codec.n_units != n_units:
-        raise VocabularyError(f"the model has {n_units} units, the codec {name!r} has {codec.n_units}.")
+    require_units(codec, name, n_units)
     return codec

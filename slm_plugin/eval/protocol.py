@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
+from pydantic import Field
+
 from slm_plugin.generation.protocol import Told
 from slm_plugin.records import Score
 from slm_plugin.strict import Strict
@@ -77,3 +79,16 @@ class Probe(Protocol):
     def score(self, skill: str, generator: Generator) -> Score:
         """Score a model; ``skill`` is the column name that the score is reported under."""
         ...
+
+
+class Skill(Strict):
+    """One column of the matrix."""
+
+    skill: str
+    """Name of the column."""
+
+    probe: str
+    """Registered probe that scores it."""
+
+    options: dict[str, Any] = Field(default_factory=dict)
+    """The probe's options."""

@@ -7,7 +7,7 @@ the sum of the numerators over the sum of the denominators. All randomness comes
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -106,9 +106,12 @@ def _ratio(numerators: np.ndarray, denominators: np.ndarray, axis: int = -1) -> 
 
 
 def _bootstrap(
-    columns: tuple[np.ndarray, ...], statistic: object, generator: np.random.Generator, resamples: int
+    columns: tuple[np.ndarray, ...],
+    statistic: Callable[..., np.ndarray],
+    generator: np.random.Generator,
+    resamples: int,
 ) -> Interval:
-    value = float(statistic(*columns, axis=-1))  # type: ignore[operator]
+    value = float(statistic(*columns, axis=-1))
     found = stats.bootstrap(
         columns,
         statistic,

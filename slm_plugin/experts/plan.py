@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from yaml import YAMLError
 
 from slm_plugin.errors import ConfigError, PipelineError, Problem
-from slm_plugin.pipeline.plan import Skill
+from slm_plugin.eval.protocol import Skill
 from slm_plugin.strict import Strict, parse
 
 

@@ -23,7 +23,7 @@ def patch(parser: Any) -> None:
     stock = parser.FinetuningArguments
 
     @dataclasses.dataclass
-    class FinetuningArguments(stock):  # type: ignore[misc, valid-type]
+    class FinetuningArguments(stock):  # type: ignore[misc, valid-type]  # the host's, as it is here
         """The host's arguments with our block beside them."""
 
         slm: dict | str | None = dataclasses.field(  # type: ignore[type-arg]  # as the host's parser reads it

@@ -26,7 +26,7 @@ def write_training_template(folder: Path, data_args: Any) -> None:
     Raises:
         WeightsError: The host could not write the tokenizer, of which it only warns.
     """
-    from llamafactory.data import get_template_and_fix_tokenizer
+    from llamafactory.data.template import get_template_and_fix_tokenizer
     from transformers import AutoTokenizer
 
     if not data_args.template:

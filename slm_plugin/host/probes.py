@@ -12,13 +12,13 @@ from transformers import TrainerCallback
 
 from slm_plugin.errors import PipelineError, SlmError
 from slm_plugin.eval.generator import TransformersGenerator
+from slm_plugin.eval.probing import ProbePlan, Watched
 from slm_plugin.host import runtime
 from slm_plugin.host.sample_tables import log_samples, sounding
 from slm_plugin.pipeline.results import write_scores
 from slm_plugin.records import Score
 from slm_plugin.speech.codecs import load_codec
 from slm_plugin.speech.protocol import Codec
-from slm_plugin.training.probing import ProbePlan, Watched
 from slm_plugin.training.undisturbed import undisturbed
 
 FOLDER = "probes"

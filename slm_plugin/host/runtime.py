@@ -147,5 +147,5 @@ def show_errors_plainly() -> None:
         else:
             before(kind, error, trace)
 
-    hook.slm = True  # type: ignore[attr-defined]
+    hook.slm = True  # type: ignore[attr-defined]  # so that it is set once
     sys.excepthook = hook

@@ -11,12 +11,44 @@ import inspect
 import sys
 from importlib import metadata
 from types import ModuleType
+from typing import Any
 
 from slm_plugin.errors import HostError
 
 EXPECTED_VERSION = "0.9.5"
 
 SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
+    "llamafactory.cli": {"main": ()},
+    "llamafactory.hparams.data_args": dict.fromkeys(
+        (
+            "DataArguments.cutoff_len",
+            "DataArguments.dataset",
+            "DataArguments.dataset_dir",
+            "DataArguments.eval_dataset",
+            "DataArguments.interleave_probs",
+            "DataArguments.max_samples",
+            "DataArguments.packing",
+            "DataArguments.streaming",
+            "DataArguments.template",
+            "DataArguments.tokenized_path",
+            "DataArguments.val_size",
+        )
+    ),
+    "llamafactory.hparams.finetuning_args": dict.fromkeys(
+        ("FinetuningArguments.additional_target", "FinetuningArguments.create_new_adapter")
+    ),
+    "llamafactory.hparams.model_args": dict.fromkeys(
+        (
+            "ModelArguments.adapter_folder",
+            "ModelArguments.adapter_name_or_path",
+            "ModelArguments.export_dir",
+            "ModelArguments.export_size",
+            "ModelArguments.infer_backend",
+            "ModelArguments.infer_dtype",
+            "ModelArguments.model_name_or_path",
+            "ModelArguments.resize_vocab",
+        )
+    ),
     "llamafactory.hparams.parser": {
         "FinetuningArguments": None,
         "_TRAIN_ARGS": None,
@@ -43,7 +75,8 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
         ),
     },
     "llamafactory.data.template": {
-        "Template": None,
+        "Template.encode_oneturn": ("self", "tokenizer", "messages", "system", "tools"),
+        "Template._get_jinja_template": ("self", "tokenizer"),
         "get_template_and_fix_tokenizer": ("tokenizer", "data_args"),
     },
     "llamafactory.model.loader": {"patch_tokenizer": ("tokenizer", "model_args")},
@@ -77,22 +110,32 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
         "export_model": ("args",),
     },
 }
-"""Host module -> symbol -> parameter names; None where only its presence matters."""
+"""Host module -> symbol, or member or field of a class -> parameter names; None where only its presence matters."""
+
+_ABSENT = object()
 
 
 def differences(module: ModuleType) -> list[str]:
     """Compare one host module with :data:`SURFACE`; an empty list means it is as expected."""
     found = []
     for symbol, parameters in SURFACE.get(module.__name__, {}).items():
-        if not hasattr(module, symbol):
+        value = _find(module, symbol)
+        if value is _ABSENT:
             found.append(f"{module.__name__}.{symbol} is missing")
         elif parameters is not None:
-            actual = tuple(inspect.signature(getattr(module, symbol)).parameters)
+            actual = tuple(inspect.signature(value).parameters)
             if actual != parameters:
                 found.append(
                     f"{module.__name__}.{symbol} takes ({', '.join(actual)}), expected ({', '.join(parameters)})"
                 )
     return found
+
+
+def _find(module: ModuleType, symbol: str) -> Any:
+    """Return what a symbol stands for; a field of a dataclass need not be an attribute of the class."""
+    owner, _, member = symbol.rpartition(".")
+    holder = getattr(module, owner, None) if owner else module
+    return getattr(holder, member, getattr(holder, "__dataclass_fields__", {}).get(member, _ABSENT))
 
 
 def all_differences() -> list[str]:

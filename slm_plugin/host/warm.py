@@ -21,6 +21,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable
+from importlib.metadata import distribution
 from typing import Any, NoReturn
 
 POLL_SECONDS = 0.1
@@ -132,9 +133,9 @@ def _run(words: list[str], log: str, environment: dict[str, str], group: int) ->
 
 def _main_of(program: str) -> Callable[[], object]:
     if program == "slm":
-        from slm_plugin.cli import main as ours
-
-        return ours
+        # the command line stands above this package: it is found as the shell finds it, by its installed name
+        (ours,) = distribution("slm-plugin").entry_points.select(group="console_scripts", name=program)
+        return ours.load()
     from llamafactory.cli import main as host_main
 
     return host_main

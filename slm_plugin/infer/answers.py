@@ -19,6 +19,7 @@ from slm_plugin.generation.model import Speaker, load_speaker
 from slm_plugin.generation.protocol import Answer, Engine, Sampling
 from slm_plugin.infer.options import InferOptions, SpokenData
 from slm_plugin.infer.questions import open_data, question_units
+from slm_plugin.speech.codecs import require_units
 from slm_plugin.speech.protocol import Codec
 from slm_plugin.vocabulary import strip_units, text_to_units, units_to_text
 
@@ -55,9 +56,7 @@ def answer_all(
         VocabularyError: Model and codec have different numbers of units.
     """
     speaker = load_speaker(Path(options.model), Path(options.adapter) if options.adapter else None)
-    n_units = speaker.vocabulary.count if speaker.vocabulary else 0
-    if n_units != codec.n_units:
-        raise VocabularyError(f"the model has {n_units} units, the codec {options.codec!r} has {codec.n_units}.")
+    require_units(codec, options.codec, speaker.vocabulary.count if speaker.vocabulary else 0)
     opened = [(data, open_data(data)) for data in options.data]
     job = _Job(options, codec, speaker, make_engine)
     try:

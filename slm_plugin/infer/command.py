@@ -32,7 +32,7 @@ def infer(file: InferFile) -> None:
     if options.push_to_hub is not None:
         from huggingface_hub import HfApi
 
-        from slm_plugin.infer.hub import push
+        from slm_plugin.data.upload import push
 
         for repository in push(Path(options.output), [found.name for found in done], options.push_to_hub, HfApi()):
             typer.echo(f"uploaded {repository}")

@@ -13,6 +13,9 @@ import torch
 PIECE = 1 << 18
 """Elements of a piece: a megabyte in float32, so that the steps on it stay in the processor's cache."""
 
+SMALLEST_NORM = 1e-7
+"""Differences whose magnitudes sum to less are not rescaled."""
+
 Keep = Callable[[slice, torch.Tensor], None]
 """Changes a piece of a difference in place: drops some elements and rescales the others."""
 
@@ -21,6 +24,11 @@ def pieces(n: int) -> Iterator[slice]:
     """Cut ``range(n)`` into slices of :data:`PIECE`."""
     for start in range(0, n, PIECE):
         yield slice(start, min(n, start + PIECE))
+
+
+def rescaling(before: float, after: float) -> float:
+    """Return what brings a difference back to the sum of magnitudes it had; 1 where one of the sums is nearly 0."""
+    return before / after if before >= SMALLEST_NORM and after >= SMALLEST_NORM else 1.0
 
 
 def working_dtype(*tensors: torch.Tensor) -> torch.dtype:

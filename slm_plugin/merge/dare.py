@@ -2,6 +2,8 @@
 
 Source: arXiv 2311.03099, section 3.2; mergekit's ``dare_linear`` and ``dare_ties``, which scale what is left
 to the sum of magnitudes before, not by ``1 / density``.
+
+Shapes: ``N`` elements of a tensor of any shape, ``P`` of a piece of it.
 """
 
 from __future__ import annotations
@@ -14,13 +16,10 @@ import numpy as np
 import torch
 
 from slm_plugin.hookspecs import hookimpl
-from slm_plugin.merge.arithmetic import Keep, pieces, sum_of_differences
+from slm_plugin.merge.arithmetic import Keep, pieces, rescaling, sum_of_differences
 from slm_plugin.merge.options import DensityOptions, DifferenceOptions, sum_problems, weights_of
 from slm_plugin.merge.protocol import Group
 from slm_plugin.merge.selection import Differences
-
-SMALLEST_NORM = 1e-7
-"""Differences whose magnitudes sum to less are not rescaled."""
 
 
 class DareLinear:
@@ -99,8 +98,7 @@ def _drop(member: torch.Tensor, base: torch.Tensor, mask_N: torch.Tensor, rescal
             magnitude = differences.piece(piece).abs_()
             before += float(magnitude.sum())
             after += float(magnitude.mul_(mask_N[piece]).sum())
-        if before >= SMALLEST_NORM and after >= SMALLEST_NORM:
-            factor = before / after
+        factor = rescaling(before, after)
 
     def keep(piece: slice, delta: torch.Tensor) -> None:
         delta.mul_(mask_N[piece])

@@ -2,6 +2,8 @@
 
 A sorted sample brackets the k-th largest value; one pass counts what lies above the bracket and collects
 what lies inside, which is about one element in a hundred; the value is then selected among those few.
+
+Shapes: ``N`` elements of a tensor of any shape, ``P`` of a piece of it.
 """
 
 from __future__ import annotations

@@ -12,13 +12,10 @@ import torch
 from pydantic import Field
 
 from slm_plugin.hookspecs import hookimpl
-from slm_plugin.merge.arithmetic import Keep, pieces, sum_of_differences
+from slm_plugin.merge.arithmetic import Keep, pieces, rescaling, sum_of_differences
 from slm_plugin.merge.options import DensityOptions, DifferenceOptions, sum_problems, weights_of
 from slm_plugin.merge.protocol import Group
 from slm_plugin.merge.selection import Differences, find_threshold, keep_largest
-
-SMALLEST_NORM = 1e-7
-"""Differences whose magnitudes sum to less are not rescaled."""
 
 
 class Ties:
@@ -89,8 +86,7 @@ def _trim(member: torch.Tensor, base: torch.Tensor, density: float, rescale: boo
         before += float(delta.abs().sum())
         keep(piece, delta)
         after += float(delta.abs().sum())
-    small = before < SMALLEST_NORM or after < SMALLEST_NORM
-    return keep_largest(threshold, 1.0 if small else before / after)
+    return keep_largest(threshold, rescaling(before, after))
 
 
 def _drop_all(_: slice, delta: torch.Tensor) -> None:

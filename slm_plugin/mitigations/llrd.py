@@ -49,8 +49,8 @@ class Llrd:
     @property
     def neutral(self) -> bool:
         """Whether every factor is 1 by the options alone."""
-        places = {"lowest": self.options.alpha, "highest": 1.0}
-        found = [places.get(value, value) for value in (self.options.embeddings, self.options.head)]  # type: ignore[arg-type]
+        places: dict[str | float, str | float] = {"lowest": self.options.alpha, "highest": 1.0}
+        found = [places.get(value, value) for value in (self.options.embeddings, self.options.head)]
         return [self.options.alpha, *found] == [1.0, 1.0, 1.0]
 
     @hookimpl

@@ -5,7 +5,7 @@ from __future__ import annotations
 import graphlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from yaml import YAMLError
 
 from slm_plugin.errors import ConfigError, PipelineError, Problem, suggest
+from slm_plugin.eval.protocol import Skill
 from slm_plugin.generation.engines import EngineName
 from slm_plugin.plugins import Registry
 from slm_plugin.strict import Strict, parse
@@ -88,19 +89,6 @@ class Evaluation(Strict):
     """Variants that the row belongs to, such as ``replay 5 %``; all of them unless set: the common prefix."""
 
 
-class Skill(Strict):
-    """One column of the matrix."""
-
-    skill: str
-    """Name of the column."""
-
-    probe: str
-    """Registered probe that scores it."""
-
-    options: dict[str, Any] = Field(default_factory=dict)
-    """The probe's options."""
-
-
 class Gate(Strict):
     """A score that must be reached before a forgetting number means anything."""
 
@@ -162,12 +150,12 @@ class Pipeline(Strict):
 Step.model_rebuild()
 
 
-def load(path: Path, registry: Registry) -> Pipeline:
-    """Read and check a pipeline file.
+def read(path: Path) -> Pipeline:
+    """Read a pipeline file for what it says alone: the files that it names may be gone.
 
     Raises:
         PipelineError: The file cannot be read or is not YAML.
-        ConfigError: Lists every problem in it.
+        ConfigError: Lists the keys and values that no pipeline has.
     """
     try:
         raw = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
@@ -175,7 +163,17 @@ def load(path: Path, registry: Registry) -> Pipeline:
         raise PipelineError(f"{path} cannot be read: {error.strerror}.") from None
     except (YAMLError, OmegaConfBaseException) as error:
         raise PipelineError(f"{path} is not a valid pipeline file: {error}") from None
-    pipeline = parse(Pipeline, raw, path.name)
+    return parse(Pipeline, raw, path.name)
+
+
+def load(path: Path, registry: Registry) -> Pipeline:
+    """Read and check a pipeline file.
+
+    Raises:
+        PipelineError: The file cannot be read or is not YAML.
+        ConfigError: Lists every problem in it.
+    """
+    pipeline = read(path)
     problems = _check_steps(pipeline, path.name) + _check_skills(pipeline, registry, path.name)
     if problems:
         raise ConfigError(problems)

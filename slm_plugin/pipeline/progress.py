@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as RichProgress
 
 POLL_SECONDS = 0.5
@@ -78,7 +78,7 @@ class Progress:
             seconds = time.monotonic() - started
             self.console.print(f"  {name}: {'ended' if finished else 'stopped'} after {seconds:.0f} s")
 
-    def _watch(self, name: str, task: int, trainer_log: Path | None, log: Path, stop: threading.Event) -> None:
+    def _watch(self, name: str, task: TaskID, trainer_log: Path | None, log: Path, stop: threading.Event) -> None:
         follower = _Follower(log)
         while True:
             last = stop.wait(POLL_SECONDS)
@@ -89,7 +89,7 @@ class Progress:
             counts = _last_counts(trainer_log) if trainer_log is not None else None
             if counts is not None:
                 done, total = counts
-                self._bars.update(task, completed=done, total=total, note=f"{done}/{total} steps")  # type: ignore[arg-type]
+                self._bars.update(task, completed=done, total=total, note=f"{done}/{total} steps")
 
 
 class _Follower:

@@ -38,7 +38,7 @@ def prepare_corpus(arguments: Arguments) -> None:
     if options.push_to_hub is not None:
         from huggingface_hub import HfApi
 
-        from slm_plugin.infer.hub import push
+        from slm_plugin.data.upload import push
 
         for repository in push(Path(options.output), [options.name], options.push_to_hub, HfApi(), ""):
             typer.echo(f"uploaded {repository}")

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from slm_plugin.errors import PipelineError, SlmError
-from slm_plugin.pipeline import lineage, records
+from slm_plugin.pipeline import lineage, plan, records
 from slm_plugin.pipeline.plan import Evaluation, Pipeline, Step
 from slm_plugin.strict import parse
 
@@ -79,11 +79,11 @@ def open_run(path: Path, pipeline_file: Path | None) -> RunFolder:
         raise PipelineError(f"{_no_run(path)} {_nearest(path)}")
     known, notes = _lineage(path), []
     if pipeline_file is not None:
-        return RunFolder(path, _pipeline(pipeline_file), pipeline_file, known)
+        return RunFolder(path, plan.read(pipeline_file), pipeline_file, known)
     for name in PIPELINE_FILES:
         if (path / name).is_file():
             try:
-                return RunFolder(path, _pipeline(path / name), path / name, known)
+                return RunFolder(path, plan.read(path / name), path / name, known)
             except SlmError as error:
                 notes.append(f"{name} cannot be used: {error}")
     return RunFolder(path, _remembered(path, known), None, known, tuple(notes))
@@ -106,17 +106,6 @@ def configuration(run: RunFolder, step: Step) -> Any:
 def read_object(path: Path) -> dict[str, Any]:
     """Return a JSON object; an empty one where there is none, or it is being written."""
     return dict(records.read_json(path) or {})
-
-
-def _pipeline(file: Path) -> Pipeline:
-    """Read a pipeline file for what it says alone: the files that it names may be gone."""
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
-    except OSError as error:
-        raise PipelineError(f"{file} cannot be read: {error.strerror}.") from None
-    except (YAMLError, OmegaConfBaseException) as error:
-        raise PipelineError(f"{file} is not a valid pipeline file: {error}") from None
-    return parse(Pipeline, content, file.name)
 
 
 def _lineage(path: Path) -> dict[str, dict[str, Any]]:

@@ -16,9 +16,11 @@ from slm_plugin.errors import AudioError
 from slm_plugin.speech.policy import AudioPolicy, condition
 from slm_plugin.speech.resampling import resample
 
-__all__ = ["FORMATS", "decode", "prepare", "read", "resample"]
+__all__ = ["FORMATS", "SUFFIXES", "decode", "prepare", "read", "resample"]
 
 FORMATS = "wav, flac, ogg, opus or mp3"
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+"""Of files in these formats, in small letters."""
 
 
 def decode(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from slm_plugin.errors import CodecError, suggest
+from slm_plugin.errors import CodecError, VocabularyError, suggest
 from slm_plugin.plugins import Registry
 from slm_plugin.speech.folder import CONFIG, read_config
 from slm_plugin.speech.protocol import Codec
@@ -31,6 +31,16 @@ def load_codec(name_or_folder: str | Path, registry: Registry) -> Codec:
             f" {suggest(name_or_folder, registry.codecs.names(), 'Registered')}"
         )
     return _loader(read_config(folder)["kind"], folder, registry)(folder)
+
+
+def require_units(codec: Codec, name: str, n_units: int) -> None:
+    """Refuse a codec of another number of units than a model has.
+
+    Raises:
+        VocabularyError: Says both numbers.
+    """
+    if codec.n_units != n_units:
+        raise VocabularyError(f"the model has {n_units} units, the codec {name!r} has {codec.n_units}.")
 
 
 def _loader(kind: object, folder: Path, registry: Registry) -> Callable[[Path], Codec]:

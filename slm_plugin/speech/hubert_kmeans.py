@@ -5,6 +5,8 @@ reference: layer 35 of the 1B XLS-R that came with Seamless, 10,000 centroids, 5
 Seamless' ``vocoder_v2``. Both read folders that ``slm codec convert`` or ``slm codec fit`` wrote.
 
 Source: HuBERT, arXiv 2106.07447; XLS-R, arXiv 2111.09296; SeamlessM4T v2, arXiv 2312.05187.
+
+Shapes: ``N`` samples, ``T`` frames, ``D`` features, ``K`` units.
 """
 
 from __future__ import annotations

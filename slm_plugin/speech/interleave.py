@@ -5,6 +5,8 @@ folded last. A word owns the frames whose centre lies in its span. Whatever the 
 things hold for the segments: their units, joined, are the units of the utterance (unless silence is
 dropped); every word appears once and in order; and none is empty.
 
+Source: arXiv 2505.17496, whose samples have this form; what happens at the edges of words is ours.
+
 Shapes: ``T`` frames.
 """
 

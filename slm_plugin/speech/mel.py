@@ -1,5 +1,8 @@
 """Log-mel spectra and cepstra, in float64 so that the nearest centroid is the same on every machine.
 
+Source: Davis and Mermelstein, Comparison of parametric representations for monosyllabic word recognition (1980), for
+cepstra; the mel scale is O'Shaughnessy's, Speech Communication (1987).
+
 Shapes: ``N`` samples, ``T`` frames, ``F`` frequency bins, ``M`` mel bands, ``C`` cepstra.
 Frame ``t`` is centred on sample ``(t + 1/2) * hop``.
 """

@@ -1,4 +1,7 @@
-"""Waves at another rate, whole or block by block, by soxr."""
+"""Waves at another rate, whole or block by block, by soxr.
+
+Shapes: ``wave_N`` is ``(n_samples,)``; what is returned has ``n_samples * target_rate / rate`` samples, rounded.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""KL divergence between two models' next-token distributions, in memory that does not grow with the vocabulary."""
+"""KL divergence between two models' next-token distributions, in memory that does not grow with the vocabulary.
+
+Shapes: ``N`` tokens, ``V`` words of the vocabulary.
+"""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def _longest(model: nn.Module, root: str) -> str | None:
     ]
     outermost = [path for path in lists if not _below(path, [other for other in lists if other != path])]
     inside = [path for path in outermost if not root or _below(path, [root])]
-    return max(inside, key=lambda path: len(model.get_submodule(path)), default=None)  # type: ignore[arg-type]
+    return max(inside, key=lambda path: len(model.get_submodule(path)), default=None)  # type: ignore[arg-type]  # ModuleLists
 
 
 def _base(model: Any) -> Any:

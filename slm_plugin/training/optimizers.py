@@ -12,6 +12,9 @@ from slm_plugin.errors import ConfigError, Problem
 # a small optimizer of its own for every parameter, stepped in the backward pass
 _LAYERWISE = ("use_galore", "galore_layerwise"), ("use_apollo", "apollo_layerwise")
 
+_BY_DEEPSPEED = "an optimizer in DeepSpeed's configuration, which the host does not make; take it out there"
+_FUSED = ("lomo", "adalomo")
+
 _NO_GROUPS = {
     "use_galore": "GaLore makes groups of its own for the layers it projects",
     "use_apollo": "APOLLO makes groups of its own for the layers it projects",
@@ -28,10 +31,8 @@ def without_step(arguments: Mapping[str, Any]) -> str | None:
     """
     optim = _optim(arguments)
     if _named_by_deepspeed(arguments):
-        return "an optimizer in DeepSpeed's configuration, which the host does not make; take it out there"
-    if optim in ("lomo", "adalomo"):
-        return f"optim: {optim}, it updates the weights inside the backward pass"
-    if optim.endswith("_layerwise"):
+        return _BY_DEEPSPEED
+    if optim in _FUSED or optim.endswith("_layerwise"):
         return f"optim: {optim}, it updates the weights inside the backward pass"
     for use, layerwise in _LAYERWISE:
         if arguments.get(use) and arguments.get(layerwise):
@@ -49,8 +50,8 @@ def without_groups(arguments: Mapping[str, Any]) -> str | None:
     """
     optim = _optim(arguments)
     if _named_by_deepspeed(arguments):
-        return "an optimizer in DeepSpeed's configuration, which the host does not make; take it out there"
-    if optim in ("lomo", "adalomo"):
+        return _BY_DEEPSPEED
+    if optim in _FUSED:
         return f"optim: {optim}, it has one rate for the whole model"
     if optim.startswith(("galore_", "apollo_")):
         return f"optim: {optim}, it makes groups of its own for optim_target_modules"

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from contracts.table import block
-from host.conftest import data, llm, run_host, tied_llm  # noqa: F401
+from host.conftest import data, llm, run_host, tied_llm  # noqa: F401  # fixtures
 from host.world import export_config, train_config
 
 BIN = Path(sys.executable).parent
@@ -23,7 +23,7 @@ STEPS = 4
 
 
 @pytest.fixture(scope="session")
-def bases(llm: Path, tied_llm: Path, run_host: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:  # noqa: F811
+def bases(llm: Path, tied_llm: Path, run_host: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Path]:
     """Units bases, by whether input and output embeddings are one matrix."""
     folders = {}
     for tied, model in ((False, llm), (True, tied_llm)):
@@ -35,8 +35,8 @@ def bases(llm: Path, tied_llm: Path, run_host: Any, tmp_path_factory: pytest.Tem
 @pytest.fixture(scope="session")
 def configuration(
     bases: dict[bool, Path],
-    data: Path,  # noqa: F811
-    run_host: Any,  # noqa: F811
+    data: Path,
+    run_host: Any,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[..., dict[str, Any]]:
     """Make a host configuration of four steps from the choices of a row of :mod:`contracts.covering`.

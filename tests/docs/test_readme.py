@@ -37,11 +37,8 @@ def entries(folder: Path, ignored: set[str]) -> set[str]:
 
 def test_the_file_map_is_the_tree(readme: str, root: Path):
     table = readme.split("## File map")[1].split("\n## ")[0]
-    mapped = {
-        name.rstrip("/")
-        for row in re.findall(r"^\| (`[^|]*) \|", table, re.MULTILINE)
-        for name in re.findall("`([^`]+)`", row)
-    }
+    links = [link for row in re.findall(r"^\| (\[`[^|]*) \|", table, re.MULTILINE) for link in row.split(", ")]
+    mapped = {re.fullmatch(r"\[`(.+?)/?`\]\(\1\)", link)[1] for link in links}
     ignored = {line.rstrip("/") for line in (root / ".gitignore").read_text(encoding="utf-8").splitlines()} | UNLISTED
     top = entries(root, ignored) - {"slm_plugin"}
     package = {f"slm_plugin/{name}" for name in entries(root / "slm_plugin", ignored)}

@@ -11,7 +11,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from host.conftest import run_host  # noqa: F401
+from host.conftest import run_host  # noqa: F401  # fixtures
 from host.world import write_data
 from slm_plugin import card
 from slm_plugin.text_decoder.extract import extract_text_decoder
@@ -47,7 +47,7 @@ def write_registered(folder: Path) -> None:
     (folder / "dataset_info.json").write_text(json.dumps(local))
 
 
-def test_every_file_of_the_recipe_runs_in_order(run_host, tmp_path, monkeypatch):  # noqa: F811
+def test_every_file_of_the_recipe_runs_in_order(run_host, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_registered(tmp_path / "data")
     runs = Path("runs") / NAME

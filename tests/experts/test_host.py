@@ -9,7 +9,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from host.conftest import data, llm, run_host, units_base  # noqa: F401
+from host.conftest import data, llm, run_host, units_base  # noqa: F401  # fixtures
 from host.world import train_config
 from slm_plugin import card
 from slm_plugin.cli import make_app
@@ -17,7 +17,7 @@ from slm_plugin.cli import make_app
 pytestmark = [pytest.mark.host, pytest.mark.timeout(300)]
 
 
-def test_lora_experts_are_averaged_as_the_full_models_they_mean(units_base, data, tmp_path):  # noqa: F811
+def test_lora_experts_are_averaged_as_the_full_models_they_mean(units_base, data, tmp_path):
     experts = []
     for stage in ("asr", "tts"):
         path = tmp_path / f"{stage}.yaml"

@@ -12,9 +12,9 @@ import pytest
 
 from faults.conftest import body
 from slm_serve import engine as engine_module
+from slm_serve import supervisor
 from slm_serve.app import create_app
 from slm_serve.engine import Engine
-from slm_serve.ops import supervisor
 from slm_serve.running import Plan, run
 from slm_serve.server import listen
 from slm_serve.service import Service

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +40,43 @@ def test_switched_off_there_is_no_finder():
 
 def test_every_patched_module_has_its_symbols_in_the_surface():
     assert set(activation.PATCHES) <= set(surface.SURFACE)
+
+
+def uses_of_the_host(path: Path) -> set[tuple[str, str]]:
+    """Symbols of the host that a module imports, or that its ``patch`` takes from the module it is given."""
+    found = set()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    patched = {ours: theirs for theirs, ours in activation.PATCHES.items()}.get(f"slm_plugin.host.{path.stem}")
+    given = [node.args.args[0].arg for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "patch"]
+    imported = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("llamafactory"):
+            for alias in node.names:
+                module = f"{node.module}.{alias.name}"
+                if module in surface.SURFACE:
+                    imported[alias.asname or alias.name] = module
+                else:
+                    found.add((node.module, alias.name))
+    names = {**imported, **(dict.fromkeys(given, patched) if patched else {})}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in names:
+            found.add((names[node.value.id], node.attr))
+    return found
+
+
+def test_every_symbol_of_the_host_that_is_imported_or_patched_is_in_the_surface(root: Path):
+    used = {use for path in (root / "slm_plugin/host").rglob("*.py") for use in uses_of_the_host(path)}
+    assert len(used) >= 15
+    assert {(module, name) for module, name in used if name not in surface.SURFACE.get(module, {})} == set()
+
+
+def test_every_argument_of_the_host_that_is_read_is_in_the_surface(root: Path):
+    symbols = [symbol for symbols in surface.SURFACE.values() for symbol in symbols]
+    known = {symbol.split(".")[1] for symbol in symbols if "Arguments." in symbol}
+    text = "".join(path.read_text(encoding="utf-8") for path in (root / "slm_plugin/host").rglob("*.py"))
+    read = set(re.findall(r"\b(?:data|model|finetuning)_args\.(?!py\b)(\w+)", text))
+    assert "template" in read
+    assert read <= known
 
 
 @pytest.mark.host

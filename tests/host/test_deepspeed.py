@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from safetensors.torch import load_file
 
-from contracts.conftest import on_two_processes  # noqa: F401
+from contracts.conftest import on_two_processes  # noqa: F401  # fixtures
 from host.world import UNITS, train_config, under_zero
 from slm_plugin import card
 
@@ -27,7 +27,7 @@ def test_zero_trains_to_the_same_weights_as_one_plain_process(
     units_base,
     data,
     run_host,
-    on_two_processes,  # noqa: F811
+    on_two_processes,
     tmp_path,
 ):
     run_host(train_config(units_base, data, tmp_path / "asr", max_steps=6))

@@ -7,7 +7,7 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from contracts.conftest import on_two_processes  # noqa: F401
+from contracts.conftest import on_two_processes  # noqa: F401  # fixtures
 from host.test_command_line import host
 from host.world import UNITS, train_config, under_zero
 from slm_plugin.errors import ConfigError
@@ -122,7 +122,7 @@ def test_zero_makes_the_same_update_as_one_process(
     units_base,
     data,
     run_host,
-    on_two_processes,  # noqa: F811
+    on_two_processes,
     tmp_path,
 ):
     changes = {"optim": "sgd", "learning_rate": 0.05, "max_steps": 4, "disable_shuffling": True}

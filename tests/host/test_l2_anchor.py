@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from contracts.conftest import on_two_processes  # noqa: F401
+from contracts.conftest import on_two_processes  # noqa: F401  # fixtures
 from host.world import UNITS, train_config, under_zero
 from slm_plugin.errors import ConfigError, WeightsError
 
@@ -153,7 +153,7 @@ def test_two_processes_that_resume_are_pulled_to_the_start_of_the_stage(
     zero,
     units_base,
     data,
-    on_two_processes,  # noqa: F811
+    on_two_processes,
     tmp_path,
 ):
     changes = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
@@ -179,7 +179,7 @@ def test_two_processes_plain_or_under_zero_make_the_same_update(
     units_base,
     data,
     run_host,
-    on_two_processes,  # noqa: F811
+    on_two_processes,
     tmp_path,
 ):
     changes = {**LINEAR, "max_steps": 4, "gradient_accumulation_steps": 2, "max_grad_norm": clipping}

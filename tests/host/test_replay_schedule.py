@@ -5,29 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from host.test_command_line import host
 from host.test_replay import block
-from host.world import train_config
+from host.world import epochs, same, train_config, weights
 from slm_plugin import card
 from slm_plugin.errors import ConfigError
 
 pytestmark = [pytest.mark.host, pytest.mark.xdist_group("host")]
 FALLING = {"shape": "linear", "start": 1.0, "end": 0.0}
-
-
-def epochs(n, **changes):
-    return {"max_steps": -1, "num_train_epochs": float(n), **changes}
-
-
-def weights(folder):
-    return load_file(folder / "adapter_model.safetensors")
-
-
-def same(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.mark.parametrize(

@@ -7,29 +7,16 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from contracts.conftest import on_two_processes  # noqa: F401
+from contracts.conftest import on_two_processes  # noqa: F401  # fixtures
 from host.test_command_line import host
 from host.test_replay import block
-from host.world import train_config
+from host.world import epochs, same, train_config, under_zero, weights
 from slm_plugin.errors import ConfigError, DataError
 from slm_plugin.host import surprise
 
 pytestmark = [pytest.mark.host, pytest.mark.xdist_group("host")]
-
-
-def epochs(n, **changes):
-    return {"max_steps": -1, "num_train_epochs": float(n), **changes}
-
-
-def weights(folder):
-    return load_file(folder / "adapter_model.safetensors")
-
-
-def same(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.fixture
@@ -168,29 +155,12 @@ def test_a_stream_cannot_be_ranked(units_base, data, run_host, tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("zero", [2, 3])
-def test_sharded_weights_are_scored_as_whole_ones(
-    zero,
-    units_base,
-    data,
-    run_host,
-    on_two_processes,  # noqa: F811
-    tmp_path,
-):
-    pytest.importorskip("deepspeed", reason="pip install 'slm-plugin[deepspeed]'")
-    settings = {
-        "train_batch_size": "auto",
-        "train_micro_batch_size_per_gpu": "auto",
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "zero_allow_untested_optimizer": True,
-        "zero_optimization": {"stage": zero, "stage3_gather_16bit_weights_on_model_save": True},
-    }
-    (tmp_path / "zero.json").write_text(json.dumps(settings))
+def test_sharded_weights_are_scored_as_whole_ones(zero, units_base, data, run_host, on_two_processes, tmp_path):
     slm = block({"asr": 0.5}, stage="llm", pick="surprise", temperature=0.3)
     config = train_config(units_base, data, tmp_path / "plain", stage="llm", slm=slm)
     config |= {"save_strategy": "steps", "save_steps": 2, "per_device_train_batch_size": 2}
+    zeroed = under_zero(zero, {**config, "output_dir": str(tmp_path / "z")}, tmp_path)
     run_host(config)
-    zeroed = {**config, "use_cpu": False, "deepspeed": str(tmp_path / "zero.json"), "output_dir": str(tmp_path / "z")}
     on_two_processes([zeroed], timeout=900)
     saved = [json.loads((tmp_path / n / "checkpoint-2" / surprise.FILE_NAME).read_text()) for n in ("plain", "z")]
     assert saved[0] == saved[1]

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 UNITS = 50
 WORDS = ("the", "a", "cat", "dog", "hello", "world", "red", "blue", "one", "two")
@@ -117,3 +119,18 @@ def under_zero(zero: int, config: dict[str, Any], folder: Path) -> dict[str, Any
     (folder / "zero.json").write_text(json.dumps(settings), encoding="utf-8")
     # DeepSpeed refuses the CPU where the host is told to use it by name
     return config | {"use_cpu": False, "deepspeed": str(folder / "zero.json")}
+
+
+def epochs(n: int, **changes: Any) -> dict[str, Any]:
+    """Return changes of a train configuration: whole epochs in place of steps."""
+    return {"max_steps": -1, "num_train_epochs": float(n), **changes}
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of a saved adapter."""
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Tell whether two adapters are equal to the bit."""
+    return all(torch.equal(one[name], other[name]) for name in one)

@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from slm_plugin.cli import make_app
+from slm_plugin.data.upload import push
 from slm_plugin.errors import DataError
-from slm_plugin.infer.hub import push
 from slm_plugin.plugins import Registry
 from slm_plugin.speech import audio
 from slm_plugin.speech.codecs import load_codec

@@ -16,7 +16,7 @@ from slm_plugin.records import PoolDraw, StageRun
 from slm_plugin.training.distillation import summed_kl
 from slm_plugin.training.teacher import teacher_logits
 
-RUN = StageRun("asr", 0, None)  # type: ignore[arg-type]
+RUN = StageRun("asr", 0, None)
 
 
 def llama(dropout: float = 0.0, tie: bool = False) -> torch.nn.Module:

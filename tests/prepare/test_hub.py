@@ -36,7 +36,7 @@ def test_what_the_fake_hub_gets_is_a_data_set_that_loads(
 def test_a_refusal_of_the_hub_keeps_what_was_made(
     prepared: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from slm_plugin.infer.hub import push
+    from slm_plugin.data.upload import push
 
     prepared(f"corpus.table.path={world.listed(tmp_path / 'corpus', 2)}")
     with pytest.raises(DataError, match=r"anna/set was not uploaded, what was made stays in .*: 401 no token"):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,26 +11,15 @@ from typing import Any
 
 import pytest
 
+from browsers import CHROMIUM, FLAGS, MARKS
 from report.pages import resolve, shows
 from slm_plugin.report.content import Report
 from slm_plugin.report.output import write
 
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    " --disable-component-update --disable-sync"
-)
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCREENSHOT = "SLM_REPORT_SCREENSHOT"
 """The folder of a finished run of examples/tiny: its report's picture is written to ``docs/images/report.png``."""
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is needed: apt-get install chromium"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("playwright") is None, reason="playwright is needed: pip install playwright"
-    ),
-]
+pytestmark = MARKS
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +27,7 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS.split())
+        found = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
         yield found
         found.close()
 

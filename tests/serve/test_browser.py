@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from browsers import CHROMIUM, FLAGS, MARKS
 from slm_plugin.vocabulary import UnitVocabulary
 from slm_serve.app import create_app
 from slm_serve.backends.fake import FakeBackend
@@ -24,18 +23,10 @@ from slm_serve.ops.settings import Settings
 from slm_serve.server import Gateway, listen
 from slm_serve.service import Service
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCREENSHOTS = "SLM_WEB_SCREENSHOTS"
 """Set to 1, pictures of the page are written to ``docs/images``."""
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is needed: apt-get install chromium"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("playwright") is None, reason="playwright is needed: pip install playwright"
-    ),
-]
+pytestmark = MARKS
 
 ASKED, ANSWERED = 20, 10
 # unit u is 1 + u periods in 20 ms
@@ -102,15 +93,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     # in syllables: browsers take a steady tone for noise
     wave = 0.5 * np.sin(2 * np.pi * ASKED_HZ * seconds) * (seconds % 0.3 < 0.2)
     soundfile.write(file, wave, 48_000, subtype="PCM_16")
-    flags = (
-        "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-        " --disable-component-update --disable-sync --use-fake-ui-for-media-stream --use-fake-device-for-media-stream"
-    )
+    flags = [*FLAGS, "--use-fake-ui-for-media-stream", "--use-fake-device-for-media-stream"]
     with sync_playwright() as playwright:
         found = playwright.chromium.launch(
             executable_path=CHROMIUM,
             headless=True,
-            args=[*flags.split(), f"--use-file-for-fake-audio-capture={file}"],
+            args=[*flags, f"--use-file-for-fake-audio-capture={file}"],
         )
         yield found
         found.close()

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from slm_serve import sound_files
-from slm_serve.voice import pack
+from slm_serve.sound_files import pack
 
 pytestmark = pytest.mark.anyio
 

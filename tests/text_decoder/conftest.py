@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from host.conftest import data, run_host  # noqa: F401
+from host.conftest import data, run_host  # noqa: F401  # fixtures
 from slm_plugin.text_decoder.extract import extract_text_decoder
 from text_decoder.mllama import make_mllama
 

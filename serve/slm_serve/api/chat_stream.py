@@ -8,8 +8,8 @@ from collections.abc import AsyncGenerator
 from slm_serve.answer import Answer, Heard, Words
 from slm_serve.api.streaming import EventStream
 from slm_serve.conversation import Chat
-from slm_serve.generation import End, Event, Sound
 from slm_serve.history import Ticket
+from slm_serve.job import End, Event, Sound
 from slm_serve.protocol import AudioDelta, ChatCompletionChunk, ChunkChoice, Delta, Extension, Usage
 from slm_serve.service import Service
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from slm_serve.answer import Answer, Heard, Words
 from slm_serve.conversation import Chat
-from slm_serve.generation import End, Event, Sound
+from slm_serve.job import End, Event, Sound
 from slm_serve.protocol import AnswerMessage, AudioAnswer, ChatCompletion, Choice, Extension
 from slm_serve.service import Service
-from slm_serve.voice import pack
+from slm_serve.sound_files import pack
 
 
 async def whole(service: Service, chat: Chat, events: AsyncIterator[Event]) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Request, Response
 
 from slm_serve.api.streaming import ByteStream, EventStream, unless_disconnected
 from slm_serve.errors import RequestError
-from slm_serve.generation import End, Event, Job, Sound, generate
+from slm_serve.generation import generate
+from slm_serve.job import End, Event, Job, Sound
 from slm_serve.openapi import described
 from slm_serve.parsing import parse_json, read_body
 from slm_serve.protocol_audio import SPEECH_UNSUPPORTED, SpeechDelta, SpeechDone, SpeechRequest, TokenUsage

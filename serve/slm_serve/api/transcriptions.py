@@ -13,7 +13,8 @@ from slm_serve.answer import Answer
 from slm_serve.api.forms import read_form
 from slm_serve.api.streaming import EventStream, unless_disconnected
 from slm_serve.errors import RequestError
-from slm_serve.generation import End, Event, Job, generate
+from slm_serve.generation import generate
+from slm_serve.job import End, Event, Job
 from slm_serve.openapi import described
 from slm_serve.parsing import parse_object
 from slm_serve.protocol_audio import (

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from slm_plugin.errors import EngineError
 from slm_serve.backends.protocol import Backend, Delta, ModelCard, SamplingParams
-from slm_serve.ops.context import current
+from slm_serve.context import current
 
 REST_S = 5.0
 """Seconds in which an engine that failed is asked only when all others have failed too."""

@@ -8,7 +8,7 @@ import time
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from slm_serve.ops.context import RequestContext, enter, request_id
+from slm_serve.context import RequestContext, enter, request_id
 from slm_serve.ops.metrics import Metrics
 from slm_serve.ops.tracing import Tracing
 

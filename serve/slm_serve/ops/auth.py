@@ -11,8 +11,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from slm_plugin.errors import ConfigError, Problem
+from slm_serve.context import current
 from slm_serve.errors import RequestError
-from slm_serve.ops.context import current
 from slm_serve.ops.refusal import refuse
 
 OPEN_PATHS = ("/", "/health", "/health/live", "/openapi.json")

@@ -22,7 +22,7 @@ def protocol(limits: Limits) -> type[asyncio.Protocol]:
         limits: Their ``header_s`` and ``header_bytes``.
     """
 
-    class Guarded(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    class Guarded(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # chosen at run time
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._inner: ASGIApp = self.config.loaded_app

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from slm_serve.context import current
 from slm_serve.errors import RequestError, error_body
-from slm_serve.ops.context import current
 from slm_serve.ops.limits import Limits
 from slm_serve.ops.refusal import POLICY_VIOLATION, refuse
 

@@ -9,7 +9,7 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
-from slm_serve.ops import context
+from slm_serve import context
 
 
 class Discreet(logging.Formatter):

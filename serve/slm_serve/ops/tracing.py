@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from slm_plugin.errors import ConfigError, Problem
-from slm_serve.ops.context import RequestContext
+from slm_serve.context import RequestContext
 
 SERVICE_NAME = "slm_serve"
 

@@ -212,7 +212,7 @@ class ResponseCancel(ClientEvent):
 
 
 EVENTS: dict[str, type[ClientEvent]] = {
-    kind.model_fields["type"].annotation.__args__[0]: kind  # type: ignore[union-attr]
+    kind.model_fields["type"].annotation.__args__[0]: kind  # type: ignore[union-attr]  # a Literal
     for kind in (
         SessionUpdate,
         Append,

@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol
 from slm_plugin.errors import SlmError
 from slm_serve.answer import Answer, Heard, Words
 from slm_serve.errors import error_body
-from slm_serve.generation import End, Event, Job, Sound, generate
+from slm_serve.generation import generate
+from slm_serve.job import End, Event, Job, Sound
 from slm_serve.prompt import Ids
 from slm_serve.realtime.conversation import Item, new_id
 from slm_serve.service import Service

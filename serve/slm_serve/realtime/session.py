@@ -13,7 +13,7 @@ from slm_plugin.errors import SlmError, suggest
 from slm_serve.backends.protocol import SamplingParams
 from slm_serve.conversation import DEFAULT_MAX_TOKENS, room
 from slm_serve.errors import RequestError, error_body
-from slm_serve.generation import Job
+from slm_serve.job import Job
 from slm_serve.parsing import parse_object
 from slm_serve.prompt import Ids
 from slm_serve.realtime import events

@@ -12,7 +12,7 @@ import importlib.util
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -76,7 +76,7 @@ class VoiceActivityWorker:
 
     def __init__(self, most: int = 64, waiting: int = 256) -> None:
         self._loading = threading.Lock()
-        self._session: object | None = None
+        self._session: Any = None
         self.batcher: Batcher[Window, Activity] = Batcher(self._run, "slm-activity", 1, most, waiting)
 
     async def judge(self, window: Window) -> Activity:
@@ -100,20 +100,20 @@ class VoiceActivityWorker:
             "state": np.stack([window.memory.state_2H for window in windows], axis=1),
             "sr": np.array(RATE_HZ, np.int64),
         }
-        probabilities_B1, states_2BH = session.run(None, inputs)  # type: ignore[attr-defined]
+        probabilities_B1, states_2BH = session.run(None, inputs)
         return [
             Activity(float(probabilities_B1[row, 0]), Memory(states_2BH[:, row], waves_BN[row, -_CONTEXT:]))
             for row in range(len(windows))
         ]
 
-    def _loaded(self) -> object:
+    def _loaded(self) -> Any:
         with self._loading:
             if self._session is None:
                 self._session = _load()
             return self._session
 
 
-def _load() -> object:
+def _load() -> Any:
     package = importlib.util.find_spec("silero_vad")
     if package is None or importlib.util.find_spec("onnxruntime") is None:
         raise SlmError("turn detection needs silero-vad: pip install 'silero-vad[onnx-cpu]', or set it to null.")

@@ -50,15 +50,10 @@ class HubAudio:
     kind: Literal["speech", "chats"] = "speech"
 
     def __init__(self, options: Options) -> None:
-        import datasets
-
         self._options = options
         rows = open_rows(options.path, options.subset, options.split, options.revision)
         columns = [column for column in (options.name, options.speaker) if column is not None]
         require_columns(rows, [options.audio, options.text, *columns], options.path)
-        if isinstance(rows.features[options.audio], datasets.Audio):
-            # decoding through datasets needs FFmpeg's libraries; the bytes are enough
-            rows = rows.cast_column(options.audio, datasets.Audio(decode=False))
         self._rows = rows
         self.licence = options.licence or f"those of the page of {options.path}"
         texts = rows.select_columns([options.text, *columns])

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from slm_plugin.hookspecs import hookimpl
-from slm_plugin.prepare.corpora.listing import AUDIO_SUFFIXES, Listing, folder, lines
+from slm_plugin.prepare.corpora.listing import Listing, folder, lines
 from slm_plugin.prepare.corpora.protocol import Item, SpokenItem, Unusable
+from slm_plugin.speech.audio import SUFFIXES
 from slm_plugin.strict import Strict
 
 TRANSCRIPTS = ".trans.txt"
@@ -46,7 +47,7 @@ def _items(root: Path, options: LibriSpeech.Options) -> Iterator[Item]:
                 key, _, text = line.partition(" ")
                 if key:
                     texts[key] = text.strip()
-        recordings = {Path(file).stem: file for file in sorted(files, reverse=True) if file.endswith(AUDIO_SUFFIXES)}
+        recordings = {Path(file).stem: file for file in sorted(files, reverse=True) if file.endswith(SUFFIXES)}
         for key in sorted({*texts, *recordings}):
             if key not in texts:
                 yield Unusable(key, "no_text", f"{recordings[key]} is in no {TRANSCRIPTS} file beside it.")

@@ -12,8 +12,6 @@ from typing import Any, Literal
 from slm_plugin.errors import DataError, suggest
 from slm_plugin.prepare.corpora.protocol import Item, Unusable
 
-AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3")
-
 
 class Listing:
     """A corpus whose items fit in memory; recordings are read later, one by one."""

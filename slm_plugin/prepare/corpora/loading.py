@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
+from slm_plugin.data.tables import open_local, opening, undecoded
 from slm_plugin.errors import DataError, suggest
-
-_FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 
 
 def open_rows(path: str, subset: str | None, split: str, revision: str | None) -> Any:
@@ -20,19 +18,11 @@ def open_rows(path: str, subset: str | None, split: str, revision: str | None) -
     """
     import datasets
 
-    local = Path(path)
-    try:
-        if local.is_file():
-            if local.suffix not in _FORMATS:
-                raise DataError(f"{path}: files are {', '.join(_FORMATS)}, not {local.suffix!r}.")
-            rows = datasets.load_dataset(_FORMATS[local.suffix], data_files=str(local), split="train")
-        elif (local / "dataset_info.json").is_file() and (local / "state.json").is_file():
-            rows = datasets.load_from_disk(str(local))
-        else:
-            rows = datasets.load_dataset(path, subset, split=split, revision=revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"{path} cannot be loaded: {' '.join(str(error).split())[:300]}") from None
-    return rows
+    with opening(path):
+        found = open_local(path)
+        # the split may be any that datasets reads, such as train[:10%]
+        rows = found if found is not None else datasets.load_dataset(path, subset, split=split, revision=revision)
+        return undecoded(rows)
 
 
 def require_columns(rows: Any, columns: list[str], path: str) -> None:

@@ -93,9 +93,9 @@ class EndpointSpeaker:
             EngineError: The server is away, or refuses whoever asks.
         """
         options = self._options
-        wish = {"model": options.model, "input": text, "voice": voice, "response_format": "wav"}
+        wish: dict[str, Any] = {"model": options.model, "input": text, "voice": voice, "response_format": "wav"}
         if options.speed != 1.0:
-            wish["speed"] = options.speed  # type: ignore[assignment]
+            wish["speed"] = options.speed
         if options.instructions:
             wish["instructions"] = options.instructions
         wave_NC, rate_hz = decode(self._ask(wish))

@@ -63,7 +63,7 @@ class EspeakVoice:
             yield EspeakSpeaker(process, self._options)
         finally:
             process.stdin.close()  # type: ignore[union-attr]  # it is a pipe
-            process.stdout.close()  # type: ignore[union-attr]
+            process.stdout.close()  # type: ignore[union-attr]  # likewise
             process.wait()
 
 

@@ -6,9 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from slm_plugin.errors import AudioError
-from slm_plugin.speech.audio import FORMATS
-
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+from slm_plugin.speech.audio import FORMATS, SUFFIXES
 
 
 def find_recordings(places: Iterable[Path]) -> list[Path]:

@@ -1,5 +1,7 @@
 """Units -> frames -> waves: single, in masked batches, and long ones piece by piece.
 
+Source: Polyak et al. 2021, arXiv 2104.00355 (HiFi-GAN on units); SeamlessM4T v2, arXiv 2312.05187.
+
 Shapes: ``B`` utterances, ``T`` frames, ``C`` channels, ``N = T * hop`` samples.
 """
 

@@ -5,10 +5,10 @@ import asyncio
 import pytest
 
 from slm_plugin.errors import EngineError
+from slm_serve import context
 from slm_serve.backends.fake import FakeBackend
 from slm_serve.backends.protocol import SamplingParams
 from slm_serve.backends.replicas import REST_S, SLACK, Replicas
-from slm_serve.ops import context
 
 pytestmark = pytest.mark.anyio
 

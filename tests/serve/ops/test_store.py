@@ -8,9 +8,9 @@ import subprocess
 import pytest
 
 from slm_plugin.errors import ConfigError, EngineError
+from slm_serve import context
 from slm_serve.errors import RequestError
 from slm_serve.history import History
-from slm_serve.ops import context
 from slm_serve.ops.store import Record, RedisStore, SqliteStore, open_store
 
 pytestmark = pytest.mark.anyio

@@ -8,12 +8,12 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from slm_serve.answer import Answer, Words
-from slm_serve.ops.context import current
+from slm_serve.context import current
+from slm_serve.job import End, Event, Job, Sound
 from slm_serve.ops.tracing import Span
 from slm_serve.voice import RATE_HZ
 
 if TYPE_CHECKING:
-    from slm_serve.generation import Event, Job
     from slm_serve.service import Service
 
 _BYTES_PER_SECOND = 2 * RATE_HZ
@@ -25,8 +25,6 @@ async def observed(service: Service, job: Job, events: AsyncGenerator[Event, Non
     The real-time factor is ``seconds spent making the answer / seconds of sound``; the time in which its
     reader did not ask for more is not spent making it.
     """
-    from slm_serve.generation import End, Sound
-
     context, began = current(), time.monotonic()
     arrived = began if context.is_session else context.started
     making_s, n_bytes = 0.0, 0
@@ -55,10 +53,7 @@ async def observed(service: Service, job: Job, events: AsyncGenerator[Event, Non
                 yield event
 
 
-def _count(service: Service, job: Job, end: object, making_s: float, sound_s: float, span: Span) -> None:
-    from slm_serve.generation import End
-
-    assert isinstance(end, End)
+def _count(service: Service, job: Job, end: End, making_s: float, sound_s: float, span: Span) -> None:
     heard = len(service.vocabulary.units(job.prompt))
     tokens = {
         "prompt_text": len(job.prompt) - heard,

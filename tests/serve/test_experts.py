@@ -12,7 +12,8 @@ from slm_plugin.errors import EngineError
 from slm_serve.backends.experts import ExpertBackend
 from slm_serve.backends.fake import FakeBackend
 from slm_serve.backends.protocol import ModelCard, SamplingParams
-from slm_serve.ops.experts import RefusedError, Shelf, engine_arguments
+from slm_serve.errors import RefusedError
+from slm_serve.experts import Shelf, engine_arguments
 from slm_serve.ops.metrics import Metrics
 from tiny_models import make_model
 

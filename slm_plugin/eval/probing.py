@@ -9,8 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from slm_plugin.errors import ConfigError, Problem, suggest
-from slm_plugin.eval.protocol import Probe
-from slm_plugin.pipeline.plan import Skill
+from slm_plugin.eval.protocol import Probe, Skill
 from slm_plugin.plugins import Registry
 from slm_plugin.strict import Strict, parse
 

@@ -18,6 +18,7 @@ from slm_plugin.adapters.lora import CONFIG_FILE, load_config
 from slm_plugin.adapters.serving import MAX_RANK, refusals
 from slm_plugin.errors import EngineError, SlmError
 from slm_serve.backends.experts import SEPARATOR, ExpertBackend
+from slm_serve.errors import RefusedError
 from slm_serve.ops.metrics import Metrics
 
 POLL_S = 2.0
@@ -44,10 +45,6 @@ class Door(Protocol):
     async def unload(self, version: str) -> None:
         """Let an adapter go; what is not there is gone already."""
         ...
-
-
-class RefusedError(SlmError):
-    """The engine does not take an adapter."""
 
 
 class VllmDoor:
