@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from tokenizers.decoders import DecodeStream
@@ -87,15 +88,8 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
 
 
 def _joined(runs: Iterable[TextRun | UnitRun]) -> Iterator[TextRun | UnitRun]:
-    last: TextRun | UnitRun | None = None
-    for run in runs:
-        if isinstance(last, TextRun) and isinstance(run, TextRun):
-            last = TextRun(last.text + run.text)
-        elif isinstance(last, UnitRun) and isinstance(run, UnitRun):
-            last = UnitRun(last.units + run.units)
+    for kind, neighbours in groupby(runs, type):
+        if kind is TextRun:
+            yield TextRun("".join(run.text for run in neighbours if isinstance(run, TextRun)))
         else:
-            if last is not None:
-                yield last
-            last = run
-    if last is not None:
-        yield last
+            yield UnitRun(tuple(unit for run in neighbours if isinstance(run, UnitRun) for unit in run.units))

@@ -9,6 +9,8 @@ import soundfile
 import soxr
 
 from serve.sockets import realtime
+from slm_serve.ops.limits import Limits
+from slm_serve.ops.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
@@ -244,6 +246,18 @@ async def test_mistakes_are_told_and_the_session_goes_on(gateway, app):
         await socket.send("conversation.item.create", item=HELLO)
         await socket.send("response.create")
         assert (await socket.until("response.done")).response.status == "completed"
+
+
+async def test_a_turn_holds_as_many_seconds_as_the_server_allows_a_clip(gateway, app):
+    async with (
+        gateway("good<|eot_id|>", settings=Settings(limits=Limits(clip_s=2.0))) as g,
+        realtime(app(g)) as socket,
+    ):
+        await socket.send("session.update", session=MANUAL)
+        await socket.say(np.zeros(36_000, np.float32))
+        # 1.5 seconds are in, and these would be the second 1.5
+        await socket.say(np.zeros(36_000, np.float32))
+        assert (await socket.until("error")).error.message.startswith("the buffer holds 2 seconds at most")
 
 
 async def test_an_unknown_model_ends_the_session_with_a_reason(gateway, app):

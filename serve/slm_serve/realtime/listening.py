@@ -13,7 +13,7 @@ import soxr
 
 from slm_serve.errors import RequestError
 from slm_serve.realtime.events import ServerVad
-from slm_serve.workers.encoder import MAX_CLIP_S, PCM16_RATE_HZ
+from slm_serve.workers.encoder import PCM16_RATE_HZ
 from slm_serve.workers.voice_activity import RATE_HZ, WINDOW, Memory, VoiceActivityWorker, Window
 
 _BYTES_PER_MS = 2 * PCM16_RATE_HZ // 1000
@@ -47,10 +47,12 @@ class InputBuffer:
 
     Args:
         worker: Tells speech from silence.
+        max_seconds: Longest turn.
     """
 
-    def __init__(self, worker: VoiceActivityWorker) -> None:
+    def __init__(self, worker: VoiceActivityWorker, max_seconds: float) -> None:
         self._worker = worker
+        self._max_ms = 1000.0 * max_seconds
         self._held = bytearray()
         # of the first held byte
         self._held_ms = 0.0
@@ -61,7 +63,7 @@ class InputBuffer:
         if settings is None:
             self._detector = None
         elif self._detector is None or self._detector.settings != settings:
-            self._detector = _Detector(settings, self._worker, self._end_ms())
+            self._detector = _Detector(settings, self._worker, self._end_ms(), self._max_ms)
 
     async def append(self, samples: bytes) -> list[Started | Stopped]:
         """Take further pcm16 samples; return the turns that begin and end in them.
@@ -71,8 +73,9 @@ class InputBuffer:
         """
         if len(samples) % 2:
             raise RequestError("audio: pcm16 has two bytes a sample; an odd number of bytes came.", "audio")
-        if self._detector is None and len(self._held) + len(samples) > MAX_CLIP_S * 1000 * _BYTES_PER_MS:
-            raise RequestError(f"the buffer holds {MAX_CLIP_S:g} seconds at most; commit or clear it.", "audio")
+        if self._detector is None and len(self._held) + len(samples) > self._max_ms * _BYTES_PER_MS:
+            most = f"{self._max_ms / 1000.0:g} seconds"
+            raise RequestError(f"the buffer holds {most} at most; commit or clear it.", "audio")
         self._held += samples
         if self._detector is None:
             return []
@@ -138,8 +141,9 @@ class _Moment:
 class _Detector:
     """Voice activity window by window; speech begins at once and ends behind enough silence."""
 
-    def __init__(self, settings: ServerVad, worker: VoiceActivityWorker, now_ms: float) -> None:
+    def __init__(self, settings: ServerVad, worker: VoiceActivityWorker, now_ms: float, max_ms: float) -> None:
         self.settings = settings
+        self._max_ms = max_ms
         self.speaking_since_ms: float | None = None
         self._worker = worker
         self._resampler = soxr.ResampleStream(PCM16_RATE_HZ, RATE_HZ, 1, dtype="float32")
@@ -171,7 +175,7 @@ class _Detector:
         is_silent = probability < max(settings.threshold - _HYSTERESIS, 0.01)
         self._silent_ms = self._silent_ms + _WINDOW_MS if is_silent else 0
         end_ms, began_ms = self._now_ms + _WINDOW_MS, self.speaking_since_ms
-        too_long = end_ms + _WINDOW_MS - began_ms > MAX_CLIP_S * 1000
+        too_long = end_ms + _WINDOW_MS - began_ms > self._max_ms
         if self._silent_ms < settings.silence_duration_ms and not too_long:
             return None
         self.speaking_since_ms = None

@@ -48,7 +48,7 @@ class Session:
         self._model = model
         self._write = write
         self._conversation = Conversation()
-        self._buffer = InputBuffer(service.voice_activity)
+        self._buffer = InputBuffer(service.voice_activity, service.limits.clip_s)
         self._settings = events.SessionSettings(
             type="realtime",
             model=model,

@@ -17,7 +17,6 @@ from slm_serve.errors import RequestError
 from slm_serve.ops.limits import DEFAULT, Limits, check_decoded_size
 from slm_serve.workers.batcher import Batcher
 
-MAX_CLIP_S = DEFAULT.clip_s
 PCM16_RATE_HZ = 24_000
 
 
