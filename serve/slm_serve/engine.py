@@ -23,6 +23,7 @@ from typing import Any
 from slm_plugin.errors import EngineError, SlmError
 from slm_serve.backends.http import HttpBackend
 from slm_serve.backends.protocol import SamplingParams
+from slm_serve.endpoint_options import NAME as PLUGIN
 
 START_LIMIT_S = 900.0
 STOP_LIMIT_S = 20.0
@@ -174,6 +175,10 @@ def engine_environment(environment: os._Environ[str] | dict[str, str], cpu: bool
     result = dict(environment)
     # without cached byte code every start compiles thousands of modules again
     result.pop("PYTHONDONTWRITEBYTECODE", None)
+    if "VLLM_PLUGINS" in result:
+        # the engine behind a gateway has no routes of ours; an empty list still keeps all other plugins out
+        named = result["VLLM_PLUGINS"].split(",")
+        result["VLLM_PLUGINS"] = ",".join(name for name in named if name != PLUGIN)
     if cpu:
         result.setdefault("TORCHDYNAMO_DISABLE", "1")
         result.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))
