@@ -3,11 +3,13 @@
 The gateway asks vLLM's own ``/v1/completions``, which the plugin leaves in place, so one server shows both ways.
 """
 
+import asyncio
 import base64
 import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -39,7 +41,8 @@ BODY = {"model": "model", "messages": [HELLO], "temperature": 0, "max_tokens": 8
 class Server:
     """A vLLM with the plugin."""
 
-    def __init__(self, url, model, codec):
+    def __init__(self, process, url, model, codec):
+        self.process = process
         self.url = url
         self.model = model
         self.codec = codec
@@ -76,19 +79,19 @@ def server(tmp_path_factory, codec):
     environment |= {f"SLM_SERVE_{name}": value for name, value in ours.items()}
     log, url = folder / "vllm.log", f"http://127.0.0.1:{port}"
     with log.open("wb") as out:
-        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
     try:
         while not is_up(url):
             assert process.poll() is None, log.read_text()
             time.sleep(0.2)
-        yield Server(url, model, codec)
-        process.terminate()
-        process.wait()
+        yield Server(process, url, model, codec)
         said = log.read_text()
-        assert "Application shutdown complete" in said
-        assert "Traceback" not in said
+        assert "a request has failed" not in said
+        assert "Exception in ASGI application" not in said
     finally:
-        process.kill()
+        # the engine is a child of vLLM's
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -141,6 +144,9 @@ async def test_written_answers_are_the_gateways(server):
         text = "".join(delta.get("content") or "" for delta in deltas(streamed))
         assert text == whole["choices"][0]["message"]["content"]
         assert shapes(streamed) == shapes(await events(gateway))
+        other_model = {**BODY, "model": "other"}
+        refused, as_well = [await c.post("/v1/chat/completions", json=other_model) for c in (plugin, gateway)]
+        assert (refused.status_code, refused.json()) == (as_well.status_code, as_well.json())
 
 
 async def test_spoken_answers_are_the_gateways(server):
@@ -214,6 +220,19 @@ async def test_a_stream_that_is_left_stops_the_engine(server):
         async with plugin.stream("POST", "/v1/chat/completions", json=body) as answer:
             assert await anext(answer.aiter_lines())
         while (after := await engine(plugin))[0]:
-            time.sleep(0.1)
+            await asyncio.sleep(0.1)
     # what is not stopped goes on to the last token
     assert after[1] - before < 8000
+
+
+async def test_the_end_of_the_server_is_no_end_of_an_answer(server):
+    body = {**BODY, "stream": True, "max_tokens": 8000, "ignore_eos": True}
+    said = ""
+    async with server.clients() as (plugin, _), plugin.stream("POST", "/v1/chat/completions", json=body) as answer:
+        lines = answer.aiter_lines()
+        assert "assistant" in await anext(lines)
+        server.process.terminate()
+        with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError):
+            said = "".join([line async for line in lines])
+    assert '"finish_reason":"' not in said
+    await asyncio.to_thread(server.process.wait)
