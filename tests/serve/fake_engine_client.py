@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +20,8 @@ class FakeEngineClient:
 
     Args:
         script: Deltas of token ids.
-        reason: What vLLM calls the end of the last one; None never ends.
+        reason: What vLLM calls the end of the last one; None calls it nothing.
+        hangs: Whether the last one never comes, not even when the engine has ended.
         failure: Raised in place of that end.
         defaults: The model's generation configuration.
         processors: Of the model's configuration.
@@ -35,12 +37,14 @@ class FakeEngineClient:
         script: Sequence[Sequence[int]] = ((7,),),
         reason: str | None = "stop",
         failure: Exception | None = None,
+        hangs: bool = False,
         defaults: dict[str, Any] | None = None,
         processors: list[str] | None = None,
     ) -> None:
         self.script = script
         self.reason = reason
         self.failure = failure
+        self.hangs = hangs
         self.alive = True
         self.requests: list[SimpleNamespace] = []
         self.aborted: list[str] = []
@@ -62,12 +66,14 @@ class FakeEngineClient:
         try:
             for position, ids in enumerate(self.script):
                 is_last = position == len(self.script) - 1
+                if is_last and self.hangs:
+                    await asyncio.Event().wait()
                 if is_last and self.failure is not None:
                     raise self.failure
                 reason = self.reason if is_last else None
                 choice = CompletionOutput(0, "", list(ids), None, None, finish_reason=reason)
                 yield RequestOutput(request_id, None, None, None, [choice], is_last)
-        except GeneratorExit:
+        except (asyncio.CancelledError, GeneratorExit):
             self.aborted.append(request_id)
             raise
 

@@ -1,5 +1,7 @@
 """The engine of our own process, against a fake of vLLM's client; test_vllm_plugin.py has a real one."""
 
+import asyncio
+
 import pytest
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
@@ -9,6 +11,7 @@ from slm_plugin.errors import EngineError
 from slm_plugin.vocabulary import UnitVocabulary
 from slm_serve.backends.in_process import InProcessBackend
 from slm_serve.backends.protocol import Delta, SamplingParams
+from slm_serve.backends.pulse import PULSE_S
 from slm_serve.errors import RequestError
 from slm_serve.interleave.constraint import Constraint
 from slm_serve.ops.context import RequestContext, enter
@@ -134,3 +137,31 @@ async def test_an_engine_that_has_ended_is_told_everywhere():
     with pytest.raises(EngineError, match="has ended"):
         await collect(client)
     await engine.close()
+
+
+async def test_an_engine_that_ends_without_a_word_ends_its_answers_too():
+    client = FakeEngineClient([[7], [8]], hangs=True)
+    engine = backend(client)
+    generations = [engine.generate([5], THREE, "m") for _ in range(2)]
+    for generation in generations:
+        assert await anext(generation) == Delta([7])
+    waiting = asyncio.gather(*(anext(generation) for generation in generations), return_exceptions=True)
+    await asyncio.sleep(2 * PULSE_S)
+    # as long as it runs it may take its time
+    assert not waiting.done()
+    client.alive = False
+    assert [str(error) for error in await waiting] == ["the engine has ended."] * 2
+    assert len(client.aborted) == 2
+
+
+async def test_an_answer_that_is_cancelled_while_it_waits_is_aborted():
+    client = FakeEngineClient([[7]], hangs=True)
+    task = asyncio.create_task(collect(client))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(client.aborted) == 1
+    # nobody feels the pulse of an engine that nobody works with
+    assert [other for other in asyncio.all_tasks() if "_feel" in repr(other) and not other.cancelling()] == []

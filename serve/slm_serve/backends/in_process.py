@@ -16,6 +16,7 @@ from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 from slm_plugin.errors import EngineError
 from slm_plugin.vocabulary import UnitVocabulary
 from slm_serve.backends.protocol import Delta, ModelCard, SamplingParams, finish_reason
+from slm_serve.backends.pulse import Pulse
 from slm_serve.errors import RequestError
 from slm_serve.interleave.constraint import engine_arguments
 from slm_serve.ops.context import current
@@ -63,6 +64,7 @@ class InProcessBackend:
         self._client = client
         self._served = served
         self._units: tuple[UnitVocabulary, int] | None = None
+        self._pulse = Pulse(self.healthy)
         # what the model's generation configuration says, as for vLLM's own routes
         self._defaults: dict[str, Any] = client.model_config.get_diff_sampling_param()
 
@@ -84,8 +86,12 @@ class InProcessBackend:
                 tokens_input(list(ids)), self._sampling(params), request_id, lora_request=adapter
             )
             complete = False
-            async with aclosing(outputs):
-                async for output in outputs:
+            async with self._pulse.work(), aclosing(outputs):
+                while True:
+                    async with self._pulse.wait():
+                        output = await anext(outputs, None)
+                    if output is None:
+                        break
                     (choice,) = output.outputs
                     delta = Delta(choice.token_ids, finish_reason(choice.finish_reason))
                     complete = complete or delta.finish_reason is not None
