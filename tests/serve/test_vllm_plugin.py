@@ -228,11 +228,15 @@ async def test_a_stream_that_is_left_stops_the_engine(server):
 async def test_the_end_of_the_server_is_no_end_of_an_answer(server):
     body = {**BODY, "stream": True, "max_tokens": 8000, "ignore_eos": True}
     said = ""
-    async with server.clients() as (plugin, _), plugin.stream("POST", "/v1/chat/completions", json=body) as answer:
+    async with (
+        asyncio.timeout(60),
+        server.clients() as (plugin, _),
+        plugin.stream("POST", "/v1/chat/completions", json=body) as answer,
+    ):
         lines = answer.aiter_lines()
         assert "assistant" in await anext(lines)
         server.process.terminate()
         with contextlib.suppress(httpx.RemoteProtocolError, httpx.ReadError):
             said = "".join([line async for line in lines])
     assert '"finish_reason":"' not in said
-    await asyncio.to_thread(server.process.wait)
+    await asyncio.to_thread(server.process.wait, 60)
