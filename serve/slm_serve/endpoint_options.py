@@ -13,8 +13,6 @@ from slm_plugin.errors import ConfigError, Problem, suggest
 from slm_plugin.strict import Strict, parse
 from slm_serve.ops.limits import DEFAULT, Limits
 
-NAME = "slm_serve"
-"""What ``VLLM_PLUGINS`` calls the plugin."""
 PREFIX = "SLM_SERVE_"
 _MIB = 2**20
 # Kubernetes tells every pod of a service that is called slm-serve by variables of these names

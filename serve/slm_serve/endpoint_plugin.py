@@ -21,7 +21,8 @@ from slm_plugin.errors import ConfigError, Problem
 from slm_serve.app import create_app
 from slm_serve.backends.in_process import EngineClient, InProcessBackend
 from slm_serve.endpoint_doors import House, Porter, doors
-from slm_serve.endpoint_options import NAME, EndpointOptions, by_variable, variable
+from slm_serve.endpoint_options import EndpointOptions, by_variable, variable
+from slm_serve.engine import PLUGIN
 from slm_serve.history import History
 from slm_serve.interleave.constraint import PROCESSOR
 from slm_serve.loading import load_parts
@@ -47,7 +48,7 @@ class SlmServe:
         required_tasks: vLLM loads it for models that generate.
     """
 
-    name = NAME
+    name = PLUGIN
     required_tasks = ("generate",)
 
     def __init__(self) -> None:

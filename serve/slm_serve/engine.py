@@ -23,8 +23,9 @@ from typing import Any
 from slm_plugin.errors import EngineError, SlmError
 from slm_serve.backends.http import HttpBackend
 from slm_serve.backends.protocol import SamplingParams
-from slm_serve.endpoint_options import NAME as PLUGIN
 
+PLUGIN = "slm_serve"
+"""What ``VLLM_PLUGINS`` calls :mod:`slm_serve.endpoint_plugin`."""
 START_LIMIT_S = 900.0
 STOP_LIMIT_S = 20.0
 CPU_CONTEXT = 8192

@@ -8,7 +8,8 @@ from typing import Any, cast
 from slm_plugin.docstrings import markdown
 from slm_plugin.reference_code import NOTE
 from slm_serve.app import create_routes
-from slm_serve.endpoint_options import NAME, REFUSED, EndpointOptions, variable
+from slm_serve.endpoint_options import REFUSED, EndpointOptions, variable
+from slm_serve.engine import PLUGIN
 from slm_serve.ops.settings import Settings
 from slm_serve.protocol import UNSUPPORTED
 from slm_serve.protocol_audio import TRANSCRIPTION_UNSUPPORTED
@@ -53,7 +54,7 @@ def plugin_page() -> str:
     refused = "\n".join(f"| `{variable(name)}` | {reason} |" for name, reason in REFUSED.items())
     return (
         f"# Variables of the endpoint plugin\n\n{NOTE}[The plugin](../how-to/operate.md#in-vllms-own-process) reads"
-        f" them where vLLM is started with `VLLM_PLUGINS={NAME}`; they have the names of the options of `slm serve`."
+        f" them where vLLM is started with `VLLM_PLUGINS={PLUGIN}`; they have the names of the options of `slm serve`."
         f" An unknown variable of such a name is refused.\n\n{_table(schema)}\n\n"
         "## Options of `slm serve` that are refused\n\n"
         f"| variable | what to do instead |\n|---|---|\n{refused}\n"

@@ -17,9 +17,9 @@ from slm_plugin.errors import EngineError
 from slm_plugin.vocabulary import UnitVocabulary
 from slm_serve.backends.protocol import Delta, ModelCard, SamplingParams, finish_reason
 from slm_serve.backends.pulse import Pulse
+from slm_serve.context import current
 from slm_serve.errors import RequestError
 from slm_serve.interleave.constraint import engine_arguments
-from slm_serve.ops.context import current
 
 
 class EngineClient(Protocol):

@@ -1,4 +1,4 @@
-"""The engine of our own process, against a fake of vLLM's client; test_vllm_plugin.py has a real one."""
+"""The engine of our own process, against a fake of vLLM's client; test_real_vllm.py has a real one."""
 
 import asyncio
 
@@ -6,15 +6,15 @@ import pytest
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from serve.fake_engine_client import FakeEngineClient, FakeServed
+from serve.endpoint.fake_engine_client import FakeEngineClient, FakeServed
 from slm_plugin.errors import EngineError
 from slm_plugin.vocabulary import UnitVocabulary
 from slm_serve.backends.in_process import InProcessBackend
 from slm_serve.backends.protocol import Delta, SamplingParams
 from slm_serve.backends.pulse import PULSE_S
+from slm_serve.context import RequestContext, enter
 from slm_serve.errors import RequestError
 from slm_serve.interleave.constraint import Constraint
-from slm_serve.ops.context import RequestContext, enter
 
 pytestmark = pytest.mark.anyio
 

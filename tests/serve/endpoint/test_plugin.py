@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 from vllm.plugins.endpoint_plugins.interface import EndpointPlugin
 
-from serve.fake_engine_client import FakeEngineClient, FakeServed
+from serve.endpoint.fake_engine_client import FakeEngineClient, FakeServed
 from slm_plugin.errors import ConfigError
 from slm_serve import endpoint_plugin
 from slm_serve.endpoint_plugin import SlmServe
