@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from slm_serve import errors
 from slm_serve.api import chat, health, metrics, models, page, realtime, speech, transcriptions
@@ -41,11 +41,17 @@ def create_routes(settings: Settings) -> FastAPI:
     # the pages that FastAPI would offer load scripts from elsewhere
     app = FastAPI(title="slm_serve", lifespan=lifespan, docs_url=None, redoc_url=None)
     errors.install(app)
-    for route in (chat, speech, transcriptions, realtime, models, health):
-        app.include_router(route.router)
-    if settings.metrics_here:
-        app.include_router(metrics.router)
-    if settings.web:
-        app.include_router(page.router)
+    for router in routers(settings):
+        app.include_router(router)
     document.describe(app)
     return app
+
+
+def routers(settings: Settings) -> list[APIRouter]:
+    """Return the routes of a server, part by part."""
+    parts = [chat, speech, transcriptions, realtime, models, health]
+    if settings.metrics_here:
+        parts.append(metrics)
+    if settings.web:
+        parts.append(page)
+    return [part.router for part in parts]

@@ -18,6 +18,7 @@ from slm_serve.backends.http import HttpBackend
 from slm_serve.engine import Engine, read_config
 from slm_serve.experts import engine_arguments
 from slm_serve.history import History
+from slm_serve.interleave.constraint import PROCESSOR
 from slm_serve.loading import load_parts
 from slm_serve.ops import logs, options
 from slm_serve.ops.auth import read_keys
@@ -32,7 +33,6 @@ from slm_serve.service import Service
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PROCESSOR = ("--logits-processors", "slm_serve.interleave.processor:InterleaveProcessor")
 _MIB = 2**20
 
 
@@ -127,7 +127,7 @@ def serve(
                 more = [*engine_arguments(experts, max_expert_rank), *more]
                 environment = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
             if interleave_processor:
-                more += PROCESSOR
+                more += ["--logits-processors", PROCESSOR]
             plan = Plan(
                 listener,
                 host,

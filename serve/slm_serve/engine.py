@@ -24,6 +24,8 @@ from slm_plugin.errors import EngineError, SlmError
 from slm_serve.backends.http import HttpBackend
 from slm_serve.backends.protocol import SamplingParams
 
+PLUGIN = "slm_serve"
+"""What ``VLLM_PLUGINS`` calls :mod:`slm_serve.endpoint_plugin`."""
 START_LIMIT_S = 900.0
 STOP_LIMIT_S = 20.0
 CPU_CONTEXT = 8192
@@ -174,6 +176,10 @@ def engine_environment(environment: os._Environ[str] | dict[str, str], cpu: bool
     result = dict(environment)
     # without cached byte code every start compiles thousands of modules again
     result.pop("PYTHONDONTWRITEBYTECODE", None)
+    if "VLLM_PLUGINS" in result:
+        # the engine behind a gateway has no routes of ours; an empty list still keeps all other plugins out
+        named = result["VLLM_PLUGINS"].split(",")
+        result["VLLM_PLUGINS"] = ",".join(name for name in named if name != PLUGIN)
     if cpu:
         result.setdefault("TORCHDYNAMO_DISABLE", "1")
         result.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) - 1)))

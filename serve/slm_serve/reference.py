@@ -1,4 +1,4 @@
-"""The reference page of the HTTP API, written from the application's OpenAPI document."""
+"""Reference pages: the HTTP API, from the application's OpenAPI document, and the plugin's variables."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, cast
 from slm_plugin.docstrings import markdown
 from slm_plugin.reference_code import NOTE
 from slm_serve.app import create_routes
+from slm_serve.endpoint_options import REFUSED, EndpointOptions, variable
+from slm_serve.engine import PLUGIN
 from slm_serve.ops.settings import Settings
 from slm_serve.protocol import UNSUPPORTED
 from slm_serve.protocol_audio import TRANSCRIPTION_UNSUPPORTED
@@ -42,6 +44,21 @@ def http_page() -> str:
         " an engine that is away 503, and 500 is a mistake of the server.\n",
     ]
     return "\n".join(parts)
+
+
+def plugin_page() -> str:
+    """Return the page of the endpoint plugin's variables."""
+    schema = EndpointOptions.model_json_schema()
+    schema["properties"] = {variable(name): field for name, field in schema["properties"].items()}
+    schema["required"] = [variable(name) for name in schema["required"]]
+    refused = "\n".join(f"| `{variable(name)}` | {reason} |" for name, reason in REFUSED.items())
+    return (
+        f"# Variables of the endpoint plugin\n\n{NOTE}[The plugin](../how-to/operate.md#in-vllms-own-process) reads"
+        f" them where vLLM is started with `VLLM_PLUGINS={PLUGIN}`; they have the names of the options of `slm serve`."
+        f" An unknown variable of such a name is refused.\n\n{_table(schema)}\n\n"
+        "## Options of `slm serve` that are refused\n\n"
+        f"| variable | what to do instead |\n|---|---|\n{refused}\n"
+    )
 
 
 def _names(parameters: Iterable[str]) -> str:

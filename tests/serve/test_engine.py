@@ -102,6 +102,14 @@ def test_an_engine_ends_when_its_gateway_is_killed(tmp_path):
     assert process.wait() == -signal.SIGKILL
 
 
+def test_the_engine_behind_a_gateway_has_no_routes_of_ours():
+    environment = engine_environment({"VLLM_PLUGINS": "slm_serve,other"}, cpu=False)
+    assert environment["VLLM_PLUGINS"] == "other"
+    # an empty list still keeps all others out
+    assert engine_environment({"VLLM_PLUGINS": "slm_serve"}, cpu=False)["VLLM_PLUGINS"] == ""
+    assert "VLLM_PLUGINS" not in engine_environment({}, cpu=False)
+
+
 def test_a_free_port_can_be_listened_on():
     port = free_port()
     with listen("127.0.0.1", port) as listener:

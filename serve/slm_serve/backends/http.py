@@ -11,14 +11,13 @@ import httpx
 
 from slm_plugin.errors import EngineError
 from slm_plugin.vocabulary import UnitVocabulary
-from slm_serve.backends.protocol import Delta, FinishReason, ModelCard, SamplingParams
+from slm_serve.backends.protocol import Delta, ModelCard, SamplingParams, finish_reason
 from slm_serve.errors import RequestError
 from slm_serve.interleave.constraint import engine_arguments
 
 _CONNECT_S = 5.0
 # a queued request says nothing until its turn comes
 _SILENCE_S = 300.0
-_FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 class HttpBackend:
@@ -115,10 +114,7 @@ def _delta(choice: dict[str, Any]) -> Delta:
     ids = choice.get("token_ids")
     if ids is None and choice.get("text"):
         raise EngineError("the engine returns no token ids; vLLM 0.10.2 or newer is needed.")
-    reason = choice.get("finish_reason")
-    if reason is not None and reason not in _FINISH:
-        raise EngineError(f"the engine ended the generation with {reason!r}.")
-    return Delta(ids or [], _FINISH[reason] if reason else None)
+    return Delta(ids or [], finish_reason(choice.get("finish_reason")))
 
 
 def _refusal(status: int, content: bytes) -> EngineError | RequestError:

@@ -6,9 +6,27 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+from slm_plugin.errors import EngineError
 from slm_serve.interleave.constraint import Constraint
 
 FinishReason = Literal["stop", "length"]
+
+
+_FINISH: dict[str | None, FinishReason | None] = {None: None, "stop": "stop", "length": "length"}
+
+
+def finish_reason(said: str | None) -> FinishReason | None:
+    """Return why a generation ended in our words; None while it goes on.
+
+    Args:
+        said: vLLM's word for it.
+
+    Raises:
+        EngineError: It ended for a reason of the engine's own, such as ``abort``.
+    """
+    if said not in _FINISH:
+        raise EngineError(f"the engine ended the generation with {said!r}.")
+    return _FINISH[said]
 
 
 class Delta(NamedTuple):

@@ -8,6 +8,9 @@ from typing import Literal
 
 Mode = Literal["text", "units", "ratio"]
 
+PROCESSOR = "slm_serve.interleave.processor:InterleaveProcessor"
+"""What vLLM's ``--logits-processors`` calls the processor that keeps to constraints."""
+
 
 @dataclass(frozen=True)
 class Constraint:

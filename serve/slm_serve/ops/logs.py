@@ -46,18 +46,22 @@ class Discreet(logging.Formatter):
         return " ".join([head.replace("\n", " "), *(f"{name}={value}" for name, value in known.items())])
 
 
-def configure(form: str = "text", level: str = "info") -> None:
+def configure(form: str = "text", level: str = "info", uvicorn: bool = True) -> None:
     """Send the server's log, and uvicorn's, to standard error.
 
     Args:
         form: How lines look.
         level: Least level that is written.
+        uvicorn: Whether uvicorn is ours to configure, too.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Discreet(form))
-    for name in ("slm_serve", "uvicorn"):
+    levels: dict[str, str | int] = {"slm_serve": level.upper()}
+    if uvicorn:
+        levels["uvicorn"] = logging.WARNING
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    for name, least in levels.items():
         logger = logging.getLogger(name)
         logger.handlers = [handler]
-        logger.setLevel(level.upper() if name == "slm_serve" else logging.WARNING)
+        logger.setLevel(least)
         logger.propagate = False
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
