@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from slm_plugin.plugins import Registry
 
@@ -15,6 +16,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # the processes that tests start import torch and the host: minutes in all where none may keep its bytecode
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# no test compares times, those of Hypothesis neither: a busy machine is no failure
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

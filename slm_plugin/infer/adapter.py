@@ -26,7 +26,7 @@ def answering(options: InferOptions) -> Iterator[Path | None]:
     if options.adapter is None or options.lora_scale == 1:
         yield Path(options.adapter) if options.adapter else None
         return
-    with tempfile.TemporaryDirectory(prefix="slm_lora_scale_") as folder:
+    with tempfile.TemporaryDirectory(prefix="slm_infer_") as folder:
         copy, model = Path(folder) / "adapter", Path(options.model)
         interpolate = options.scaled_modules == "interpolate"
         adapter = LoraAdapter(Path(options.adapter))
