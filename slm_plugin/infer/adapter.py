@@ -9,6 +9,8 @@ from pathlib import Path
 
 from slm_plugin.adapters.discount import write_discounted
 from slm_plugin.adapters.lora import LoraAdapter
+from slm_plugin.errors import WeightsError
+from slm_plugin.generation.model import load_speaker
 from slm_plugin.infer.options import InferOptions
 from slm_plugin.weights.checkpoint import Checkpoint
 
@@ -21,7 +23,7 @@ def answering(options: InferOptions) -> Iterator[Path | None]:
         options: Model, adapter, ``lora_scale`` and ``scaled_modules``.
 
     Raises:
-        WeightsError: The adapter is damaged or belongs to another base.
+        WeightsError: The adapter is damaged or belongs to another base, or its copy cannot be written.
     """
     if options.adapter is None or options.lora_scale == 1:
         yield Path(options.adapter) if options.adapter else None
@@ -30,5 +32,10 @@ def answering(options: InferOptions) -> Iterator[Path | None]:
         copy, model = Path(folder) / "adapter", Path(options.model)
         interpolate = options.scaled_modules == "interpolate"
         adapter = LoraAdapter(Path(options.adapter))
-        write_discounted(adapter, copy, options.lora_scale, lambda: Checkpoint(model), interpolate)
+        vocabulary = load_speaker(model, adapter.folder).vocabulary
+        units = None if vocabulary is None else {"first_id": vocabulary.first_id, "count": vocabulary.count}
+        try:
+            write_discounted(adapter, copy, options.lora_scale, lambda: Checkpoint(model), interpolate, units=units)
+        except OSError as error:
+            raise WeightsError(f"the discounted copy of {options.adapter} cannot be written: {error}.") from None
         yield copy
