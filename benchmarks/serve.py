@@ -216,7 +216,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=128, help="tokens of an answer")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--weight", type=float, default=4.0, help="how much units are favoured; at 4, 5 tokens of 6 are")
+    parser.add_argument(
+        "--weight", type=float, default=4.0, help="how much units are favoured; at 4, 5 tokens of 6 are"
+    )
     parser.add_argument("--reference", action="store_true", help="measure the reference's way too")
     given = parser.parse_args()
 

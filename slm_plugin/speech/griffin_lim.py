@@ -10,6 +10,8 @@ Source: Griffin and Lim, Signal estimation from modified short-time Fourier tran
 the block-wise form follows Zhu, Beauregard and Wyse, Real-time iterative spectrum inversion with
 look-ahead (2006); momentum as in Perraudin, Balazs and Sondergaard, A fast Griffin-Lim algorithm (2013).
 
+All in float32: speech needs no more, and it takes half the time.
+
 Shapes: ``N`` samples, ``T`` frames, ``F`` frequency bins.
 """
 
@@ -18,6 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class GriffinLim:
     """Settings of the synthesiser.
 
     Attributes:
-        n_fft: Length of the Fourier transform; ``F = n_fft / 2 + 1``.
+        n_fft: Length of the Fourier transform, at least ``window``; ``F = n_fft / 2 + 1``. Longer ones cost
+            time and sound the same.
         hop: Samples from one frame to the next.
         window: Samples of the Hann window, a multiple of ``hop``; four hops or more overlap well.
         first_block: Frames of the first block: small, so that sound starts early.
@@ -35,13 +39,13 @@ class GriffinLim:
         momentum: Step of the fast variant; 0 is plain Griffin-Lim.
     """
 
-    n_fft: int = 1024
+    n_fft: int = 640
     hop: int = 160
     window: int = 640
     first_block: int = 9
     block: int = 24
     look_ahead: int = 6
-    iterations: int = 16
+    iterations: int = 8
     momentum: float = 0.9
 
     def synthesise(self, amplitudes_TF: np.ndarray) -> np.ndarray:
@@ -58,13 +62,13 @@ class GriffinLimStream:
 
     def __init__(self, settings: GriffinLim) -> None:
         self._settings = settings
-        self._window = np.hanning(settings.window + 1)[:-1]
-        self._waiting_TF = np.zeros((0, settings.n_fft // 2 + 1))
+        self._window = np.hanning(settings.window + 1)[:-1].astype(np.float32)
+        self._waiting_TF = np.zeros((0, settings.n_fft // 2 + 1), np.float32)
         # windowed sum of the settled frames and the sum of squared windows; its first sample is
         # the first one of the earliest frame that still overlaps the next
         overlap = settings.window - settings.hop
-        self._sum = np.zeros(overlap)
-        self._weight = np.zeros(overlap)
+        self._sum = np.zeros(overlap, np.float32)
+        self._weight = np.zeros(overlap, np.float32)
         # the window of frame 0 begins before the output does
         self._n_skip = settings.window // 2 - settings.hop // 2
         self._n_settled = 0
@@ -72,7 +76,7 @@ class GriffinLimStream:
 
     def push(self, amplitudes_TF: np.ndarray) -> np.ndarray:
         """Take further frames and return the samples that are final now, float32."""
-        self._waiting_TF = np.concatenate([self._waiting_TF, amplitudes_TF])
+        self._waiting_TF = np.concatenate([self._waiting_TF, np.asarray(amplitudes_TF, np.float32)])
         parts = []
         while len(self._waiting_TF) >= self._next_block() + self._settings.look_ahead:
             parts.append(self._settle(self._next_block(), self._settings.look_ahead))
@@ -113,41 +117,43 @@ class GriffinLimStream:
         weight = _overlap_add(self._weight, np.tile(self._window**2, (n_frames, 1)), settings.hop)
         # all phases 0 is a pulse in the middle of every frame: a voice of pitch rate / hop
         centre = np.exp(-2j * np.pi * np.arange(settings.n_fft // 2 + 1) * (settings.window // 2) / settings.n_fft)
-        spectra_TF = amplitudes_TF * centre
+        spectra_TF = amplitudes_TF * centre.astype(np.complex64)
         previous_TF = spectra_TF
+        momentum = np.float32(settings.momentum)
         for _ in range(settings.iterations):
             frames = np.fft.irfft(spectra_TF, settings.n_fft)[:, : settings.window] * self._window
             wave = _divide(_overlap_add(self._sum, frames, settings.hop), weight)
-            positions = np.arange(n_frames)[:, None] * settings.hop + np.arange(settings.window)
-            consistent_TF = np.fft.rfft(wave[positions] * self._window, settings.n_fft)
-            ahead_TF = consistent_TF + settings.momentum * (consistent_TF - previous_TF)
+            frames = sliding_window_view(wave, settings.window)[:: settings.hop][:n_frames]
+            consistent_TF = np.fft.rfft(frames * self._window, settings.n_fft)
+            ahead_TF = consistent_TF + momentum * (consistent_TF - previous_TF)
             previous_TF = consistent_TF
             # numpy's |z| guards against overflow, and a complex number divides slowly: a third of this step's time
             strength_TF = np.sqrt(ahead_TF.real**2 + ahead_TF.imag**2)
-            spectra_TF = ahead_TF * (amplitudes_TF / np.maximum(strength_TF, 1e-12))
+            spectra_TF = ahead_TF * (amplitudes_TF / np.maximum(strength_TF, np.float32(1e-12)))
         return spectra_TF
 
     def _take(self, parts: list[np.ndarray], end: int | None = None) -> np.ndarray:
         """Join samples, cut what lies before the output's start and, at the end, behind its end."""
-        wave = np.concatenate(parts) if parts else np.zeros(0)
+        wave = np.concatenate(parts) if parts else np.zeros(0, np.float32)
         n_cut = min(self._n_skip, len(wave))
         self._n_skip -= n_cut
         wave = wave[n_cut:]
         if end is not None:
             wave = wave[: end - self._n_returned]
         self._n_returned += len(wave)
-        return wave.astype(np.float32)
+        return wave
 
 
 def _overlap_add(head: np.ndarray, frames: np.ndarray, hop: int) -> np.ndarray:
     """Add frames to a running sum, the first one at its start; return the longer sum."""
     n_frames, window = frames.shape
-    total = np.zeros(max(len(head), (n_frames - 1) * hop + window))
+    total = np.zeros(max(len(head), (n_frames - 1) * hop + window), np.float32)
     total[: len(head)] = head
-    for position, frame in enumerate(frames):
-        total[position * hop : position * hop + window] += frame
+    # piece k of every frame lands k hops behind the frame's start: all frames at once
+    for start in range(0, window, hop):
+        total[start : start + n_frames * hop].reshape(n_frames, hop)[...] += frames[:, start : start + hop]
     return total
 
 
 def _divide(total: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    return total / np.maximum(weight, 1e-3)
+    return total / np.maximum(weight, np.float32(1e-3))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
@@ -91,7 +92,10 @@ class MelKmeansCodec:
         self.folds_runs = settings.folds_runs
         self.fingerprint = self._fingerprint()
         self.frames = frames_of(settings)
-        self.synthesiser = GriffinLim(hop=settings.synthesis_hop, window=4 * settings.synthesis_hop)
+        window = 4 * settings.synthesis_hop
+        self.synthesiser = GriffinLim(hop=settings.synthesis_hop, window=window, n_fft=window)
+        # the way back needs no finer bins than its own window has
+        self.synthesis_frames = replace(self.frames, n_fft=window)
 
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(self.settings.model_dump_json().encode())
@@ -210,7 +214,7 @@ class MelKmeansStream:
         frames_TM = self._frames_TM[below - self._first_frame] * (1.0 - share)
         frames_TM = frames_TM + self._frames_TM[above - self._first_frame] * share
         # the analysis divided by a quarter of its window; this window is the synthesiser's
-        amplitudes_TF = self._codec.frames.amplitudes(frames_TM) * (self._codec.synthesiser.window / 4)
+        amplitudes_TF = self._codec.synthesis_frames.amplitudes(frames_TM) * (self._codec.synthesiser.window / 4)
         n_old = int(below[-1]) - self._first_frame
         self._frames_TM = self._frames_TM[n_old:]
         self._first_frame += n_old
