@@ -4,8 +4,11 @@
     python benchmarks/load.py --minutes 10 --model DIR --codec DIR        # `slm serve` with vLLM
     python benchmarks/load.py --minutes 10 --url http://127.0.0.1:8000    # a server that runs; memory is not read
 
+    --sentences examples/tiny/data/eval_speech.jsonl --questions examples/tiny/audio    # for the model of `make demo`
+
 Every client asks for a spoken answer over and over, streamed, and checks that it is complete: a finish, an end,
 as many samples as its units make. With the fake engine the words and the pitch must be those that were asked for.
+A trained model is asked what it was trained for: to speak sentences, and spoken questions in turn with them.
 Memory is that of the gateway's process, read every second; its growth is that of a line through the second half.
 """
 
@@ -24,10 +27,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import httpx
 import numpy as np
 import psutil
+
+from slm_plugin.stages.tts import speaking_instruction
 
 RATE_HZ = 24_000
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +44,7 @@ class Tally:
     """What the clients saw."""
 
     answers: int = 0
+    silent: int = 0
     lost: Counter[str] = field(default_factory=Counter)
     first_s: list[float] = field(default_factory=list)
     gaps: int = 0
@@ -45,11 +52,13 @@ class Tally:
     tokens: int = 0
 
 
-async def ask(http: httpx.AsyncClient, model: str, number: int, tally: Tally, max_tokens: int) -> None:
+async def ask(
+    http: httpx.AsyncClient, model: str, content: str | list[dict[str, Any]], tally: Tally, max_tokens: int
+) -> None:
     """Ask once, and judge the answer."""
     body = {
         "model": model,
-        "messages": [{"role": "user", "content": f"say the number {number} please"}],
+        "messages": [{"role": "user", "content": content}],
         "stream": True,
         "stream_options": {"include_usage": True},
         "modalities": ["text", "audio"],
@@ -86,22 +95,45 @@ async def ask(http: httpx.AsyncClient, model: str, number: int, tally: Tally, ma
         tally.lost["no end"] += 1
         return
     n_units = usage["completion_tokens_details"]["audio_tokens"]
-    if model == "fake" and (words != f"this is {number}" or n_units != number or n_bytes != 2 * 480 * number):
+    number = int(content.split()[-2]) if isinstance(content, str) and model == "fake" else None
+    if number is not None and (words != f"this is {number}" or n_units != number or n_bytes != 2 * 480 * number):
         tally.lost["another's answer, or not all of it"] += 1
         return
     tally.answers += 1
+    tally.silent += first is None
     tally.tokens += usage["completion_tokens"]
     tally.sound_s += n_bytes / (2 * RATE_HZ)
     if first is not None:
         tally.first_s.append(first - began)
 
 
-async def client(place: int, http: httpx.AsyncClient, model: str, until: float, tally: Tally, max_tokens: int) -> None:
+def contents(arguments: argparse.Namespace) -> list[str | list[dict[str, Any]]]:
+    """Return what is asked: sentences to speak and spoken questions, or numbers."""
+    asked: list[str | list[dict[str, Any]]] = []
+    if arguments.sentences is not None:
+        rows = map(json.loads, arguments.sentences.read_text(encoding="utf-8").splitlines())
+        asked += [speaking_instruction(row["instruction"]) + row["transcription"] for row in rows]
+    if arguments.questions is not None:
+        sounds = [base64.b64encode(path.read_bytes()).decode() for path in arguments.questions.glob("what*.wav")]
+        spoken = [{"type": "input_audio", "input_audio": {"data": sound, "format": "wav"}} for sound in sounds]
+        asked += [[spoken[n % len(spoken)]] for n in range(max(1, len(asked)))]
+    return asked or [f"say the number {number} please" for number in range(30, 140)]
+
+
+async def client(
+    place: int,
+    http: httpx.AsyncClient,
+    model: str,
+    asked: list[str | list[dict[str, Any]]],
+    until: float,
+    tally: Tally,
+    max_tokens: int,
+) -> None:
     """Ask until the time is up."""
     draw = np.random.default_rng(place)
     while time.monotonic() < until:
         try:
-            await ask(http, model, int(draw.integers(30, 140)), tally, max_tokens)
+            await ask(http, model, asked[draw.integers(len(asked))], tally, max_tokens)
         except httpx.HTTPError as error:
             tally.lost[type(error).__name__] += 1
 
@@ -121,7 +153,8 @@ async def run(url: str, process: psutil.Process | None, arguments: argparse.Name
     async with httpx.AsyncClient(base_url=url, timeout=None, limits=limits, headers=key) as http:
         model = (await http.get("/v1/models")).json()["data"][0]["id"]
         until = time.monotonic() + 60 * arguments.minutes
-        work = [client(n, http, model, until, tally, arguments.max_tokens) for n in range(arguments.clients)]
+        asked = contents(arguments)
+        work = [client(n, http, model, asked, until, tally, arguments.max_tokens) for n in range(arguments.clients)]
         await asyncio.gather(watch(process, until, sizes), *work)
     return tally, sizes
 
@@ -166,6 +199,8 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=32)
     parser.add_argument("--max-tokens", type=int, default=200)
     parser.add_argument("--model")
+    parser.add_argument("--sentences", type=Path, help="JSON lines with instruction and transcription")
+    parser.add_argument("--questions", type=Path, help="folder of recordings what*.wav")
     parser.add_argument("--codec")
     parser.add_argument("--url")
     parser.add_argument("--key", default="")
@@ -194,7 +229,8 @@ def main() -> None:
             process.wait()
     seconds = 60 * arguments.minutes
     print(f"{arguments.clients} clients, {seconds:.0f} s: {tally.answers} answers, lost {dict(tally.lost) or 'none'}")
-    print(f"{tally.tokens / seconds:.0f} tokens/s, {tally.sound_s / seconds:.1f} s of sound a second")
+    print(f"{tally.tokens / seconds:.0f} tokens/s, {tally.sound_s / seconds:.1f} s of sound a second;", end=" ")
+    print(f"{tally.silent} answers without sound")
     if tally.first_s:
         p50, p99 = median(tally.first_s), float(np.quantile(tally.first_s, 0.99))
         print(f"first sound: median {p50:.3f} s, 99 % within {p99:.3f} s; {tally.gaps} gaps at real-time playback")
@@ -203,7 +239,7 @@ def main() -> None:
         slope = float(np.polyfit(half[:, 0], half[:, 1], 1)[0]) * 60
         print(
             f"memory: {sizes[0][1]:.0f} MiB at first, {half[:, 1].max():.0f} at most,"
-            f" {slope:+.2f} MiB a minute at last"
+            f" {slope:+.2f} MiB a minute at last; each minute: {' '.join(f'{size:.0f}' for _, size in sizes[::60])}"
         )
     sys.exit(1 if tally.lost else 0)
 

@@ -108,7 +108,7 @@ async def run(plan: Plan) -> None:
                 stack.callback(_serve_metrics(service.metrics, *plan.metrics_at))
             helpers += [_helper(work) for work in await _helpers(plan, backend, service.metrics)]
             server = Gateway(app, plan.listener, plan.host, plan.limits, plan.tls, plan.drain_s)
-            await _serve(server, plan.listener, stopping)
+            await _serve(server, plan.listener, stopping, helpers)
         finally:
             for helper in helpers:
                 helper.cancel()
@@ -123,10 +123,15 @@ async def _start(engine: Engine, stopping: asyncio.Event) -> bool:
     return await _unless(stopping, engine.ready())
 
 
-async def _serve(server: Gateway, listener: socket.socket, stopping: asyncio.Event) -> None:
+async def _serve(
+    server: Gateway, listener: socket.socket, stopping: asyncio.Event, helpers: Sequence[asyncio.Task[None]] = ()
+) -> None:
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
+    # from here on the server lets go of what they work with
+    for helper in helpers:
+        helper.cancel()
     server.should_exit = True
     stop.cancel()
     await serving

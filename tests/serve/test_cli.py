@@ -13,7 +13,7 @@ from slm_plugin.errors import EngineError
 from slm_serve import cli, engine, loading
 from slm_serve.app import create_app
 from slm_serve.fakes import FakeCodec
-from slm_serve.running import Plan, run
+from slm_serve.running import Plan, _serve, run
 from slm_serve.server import listen
 from slm_serve.service import Service
 from tiny_models import make_tokenizer
@@ -137,6 +137,29 @@ def test_a_server_says_that_it_is_ready_and_ends_on_a_signal(fake_engine, make_a
     said = serve_until(made, make_app, "ready http://127.0.0.1:", capsys)
     assert "ready" in said.splitlines()[-1]
     assert made._process is None
+
+
+def test_nothing_asks_the_engine_any_more_when_the_server_lets_go_of_it():
+    # a keeper of the engine would find the connections to it closed, and complain
+    class Ending:
+        should_exit = False
+
+        async def serve(self, sockets):
+            while not self.should_exit:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)
+            self.watched = not helper.done()
+
+    async def go():
+        nonlocal helper
+        helper = asyncio.create_task(asyncio.sleep(60))
+        server, stopping = Ending(), asyncio.Event()
+        asyncio.get_running_loop().call_later(0.01, stopping.set)
+        await _serve(server, None, stopping, [helper])
+        return server.watched
+
+    helper = None
+    assert asyncio.run(go()) is False
 
 
 def test_a_signal_while_vllm_is_starting_ends_both(fake_engine, make_app, capsys):
