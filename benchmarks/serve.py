@@ -24,7 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -230,14 +231,7 @@ def main() -> None:
         model = make_model(Path(folder) / "model", units=n_units, hidden=given.hidden, layers=given.layers)
         favour_units(model, n_units, given.weight)
         n_weights = (model / "model.safetensors").stat().st_size / 4e6
-        command = [sys.executable, "-m", "slm_serve.cli", "--model", str(model), "--codec", "tiny", "--port", "0"]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            assert server.stdout is not None, "no output to read"
-            line = server.stdout.readline()
-            if not line.startswith("ready "):
-                raise SystemExit("the server did not start")
-            gateway, stock = Server(line.split()[1]), engine_of(server.pid)
+        with serving(model) as (gateway, stock):
             answers, _ = asyncio.run(many(gateway, [given.tokens], True, 1))
             sound = sum(plays for _, plays in answers[0].arrivals)
             print(
@@ -247,9 +241,22 @@ def main() -> None:
             measure(gateway, stock, given.tokens, given.repeats)
             if given.reference:
                 reference(model, gateway, given.tokens)
-        finally:
-            server.terminate()
-            server.wait(60)
+
+
+@contextmanager
+def serving(model: Path) -> Iterator[tuple[Server, Server]]:
+    """Run the gateway with the tiny codec; give it and the engine behind it."""
+    command = [sys.executable, "-m", "slm_serve.cli", "--model", str(model), "--codec", "tiny", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None, "no output to read"
+        line = process.stdout.readline()
+        if not line.startswith("ready "):
+            raise SystemExit("the server did not start")
+        yield Server(line.split()[1]), engine_of(process.pid)
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def engine_of(gateway: int) -> Server:
