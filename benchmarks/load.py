@@ -69,8 +69,7 @@ async def ask(
     words = ""
     async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
         if answer.status_code != 200:
-            tally.lost[f"status {answer.status_code}"] += 1
-            await answer.aread()
+            tally.lost[f"status {answer.status_code}: {(await answer.aread()).decode()}"] += 1
             return
         async for line in answer.aiter_lines():
             if line == "data: [DONE]":

@@ -1,5 +1,6 @@
 """The HTTP engine against a stand-in for vLLM's server."""
 
+import asyncio
 import json
 
 import httpx
@@ -127,3 +128,42 @@ async def test_models_and_health():
         await backend(httpx.Response(200, json=["no"])).models()
     assert not await backend(httpx.Response(503)).healthy()
     await engine.close()
+
+
+async def resting_server(answers_again: bool):
+    """Serve one answer on a connection, and close it when the next request comes on it; tell of every request."""
+    requests = []
+
+    async def serve(reader, writer):
+        for number in range(2):
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            requests.append(number)
+            if number or not (answers_again or len(requests) == 1):
+                break
+            content = (chunk([7], "stop") + "\n\n").encode()
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(content), content))
+        writer.close()
+
+    return await asyncio.start_server(serve, "127.0.0.1", 0), requests
+
+
+async def test_a_connection_that_was_closed_while_it_rested_costs_no_answer():
+    server, requests = await resting_server(answers_again=True)
+    async with server:
+        engine = HttpBackend(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        assert [await collect(engine) for _ in range(3)] == 3 * [[Delta([7], "stop")]]
+        await engine.close()
+    # the second one was sent on the connection of the first, and again on a new one; the third likewise
+    assert requests == [0, 1, 0, 1, 0]
+
+
+async def test_an_engine_that_closes_every_connection_is_away():
+    server, requests = await resting_server(answers_again=False)
+    async with server:
+        engine = HttpBackend(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        assert await collect(engine) == [Delta([7], "stop")]
+        with pytest.raises(EngineError, match="does not answer"):
+            await collect(engine)
+        await engine.close()
+    assert requests == [0, 1, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +19,8 @@ from slm_serve.interleave.constraint import engine_arguments
 _CONNECT_S = 5.0
 # a queued request says nothing until its turn comes
 _SILENCE_S = 300.0
+# vLLM's server closes a connection that rested for 5 s, maybe while the next request is on its way to it
+_REST_S = 2.0
 
 
 class HttpBackend:
@@ -38,7 +41,7 @@ class HttpBackend:
             base_url=self.url,
             headers={"authorization": f"Bearer {api_key}"} if api_key else {},
             timeout=httpx.Timeout(_SILENCE_S, connect=_CONNECT_S),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=_REST_S),
             transport=transport,
             # an engine is a neighbour: proxies of the environment are for the outside
             trust_env=False,
@@ -63,7 +66,7 @@ class HttpBackend:
             wishes["vllm_xargs"] = engine_arguments(params.constraint, units.first_id, units.count, end_id)
         body = {"model": model, "prompt": list(ids), "stream": True, "return_token_ids": True, **wishes}
         try:
-            async with self._client.stream("POST", "/v1/completions", json=body) as answer:
+            async with aclosing(await self._open(body)) as answer:
                 if answer.status_code != 200:
                     raise _refusal(answer.status_code, await answer.aread())
                 complete = False
@@ -78,6 +81,14 @@ class HttpBackend:
                     raise EngineError(f"the engine at {self.url} broke off in the middle of an answer.")
         except httpx.HTTPError as error:
             raise EngineError(f"the engine at {self.url} does not answer ({_words(error)}).") from error
+
+    async def _open(self, body: dict[str, Any]) -> httpx.Response:
+        """Send a request; again where its connection ended before any answer: the engine had closed it already."""
+        request = self._client.build_request("POST", "/v1/completions", json=body)
+        try:
+            return await self._client.send(request, stream=True)
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            return await self._client.send(request, stream=True)
 
     def constrain(self, units: UnitVocabulary, end_id: int) -> None:
         """Let the server's interleave processor, which it must have, keep to constraints.
