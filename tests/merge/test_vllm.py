@@ -39,7 +39,7 @@ def test_vllm_serves_a_merged_model(tie, registry, tmp_path):
         asyncio.run(engine.ready())
         body = {"model": str(tmp_path / "merged"), "prompt": prompt, "temperature": 0, "max_tokens": N_TOKENS}
         body |= {"min_tokens": N_TOKENS, "return_token_ids": True}
-        with httpx.Client(base_url=engine.url, headers={"Authorization": f"Bearer {engine._key}"}) as client:
+        with httpx.Client(base_url=engine.url, headers={"Authorization": f"Bearer {engine.key}"}) as client:
             served = client.get("/v1/models").json()["data"][0]["id"]
             found = client.post("/v1/completions", json={**body, "model": served}, timeout=120).json()
     finally:

@@ -27,7 +27,7 @@ def test_vllm_generates_what_the_whole_model_does(mllama, decoder, tmp_path):
         engine.start()
         asyncio.run(engine.ready())
         body = {"prompt": PROMPT, "temperature": 0, "max_tokens": N_TOKENS, "min_tokens": N_TOKENS}
-        with httpx.Client(base_url=engine.url, headers={"Authorization": f"Bearer {engine._key}"}) as client:
+        with httpx.Client(base_url=engine.url, headers={"Authorization": f"Bearer {engine.key}"}) as client:
             body["model"] = client.get("/v1/models").json()["data"][0]["id"]
             found = client.post("/v1/completions", json={**body, "return_token_ids": True}, timeout=120).json()
     finally:
