@@ -50,15 +50,19 @@ class Listed(Listing):
 def _items(path: Path, options: Listed.Options) -> Iterator[Item]:
     root = Path(options.folder) if options.folder else path.parent
     for number, row in enumerate(table(path), 1):
-        file = cell(row, options.audio, str(path))
-        name = cell(row, options.name, str(path)) if options.name else file
+        file = cell(row, options.audio, str(path), "corpus.table.audio")
+        name = cell(row, options.name, str(path), "corpus.table.name") if options.name else file
         if not name:
             yield Unusable(f"row-{number}", "no_audio", f"{path.name}, row {number}: names no recording.")
             continue
-        speaker = cell(row, options.speaker, str(path)) if options.speaker else ""
+        speaker = cell(row, options.speaker, str(path), "corpus.table.speaker") if options.speaker else ""
         # an absolute path stays what it is
         yield SpokenItem(
-            name, str(root / file), cell(row, options.text, str(path)), speaker=speaker, language=options.language
+            name,
+            str(root / file),
+            cell(row, options.text, str(path), "corpus.table.text"),
+            speaker=speaker,
+            language=options.language,
         )
 
 

@@ -125,12 +125,19 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}).") from None
 
 
-def cell(row: Mapping[str, Any], column: str, where: str) -> str:
+def cell(row: Mapping[str, Any], column: str, where: str, key: str = "") -> str:
     """Return a text column; empty where it holds nothing.
+
+    Args:
+        row: By column.
+        column: Its name.
+        where: File that the row is of, for messages.
+        key: Option that names the column, where there is one.
 
     Raises:
         DataError: There is no such column.
     """
     if column not in row:
-        raise DataError(f"{where} has no column {column!r}. {suggest(column, row, 'Columns')}")
+        hint = f" Say which column is meant: {key}=NAME." if key else ""
+        raise DataError(f"{where} has no column {column!r}. {suggest(column, row, 'Columns')}{hint}")
     return str(row[column] if row[column] is not None else "").strip()
