@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import replica_page
+import yaml
 from replica_methods import (
     ANSWERS_ONLY,
     ENDED,
@@ -114,11 +115,14 @@ def _probabilities(builder: Builder, last: str) -> None:
         )
 
 
-def report(output: Path) -> None:
-    """Write the page of ``slm report``."""
+def report(pipeline: Path, output: Path) -> None:
+    """Write the page of ``slm report``; a skill counts as learned after its stage where that stage has a row."""
+    evaluations = [step["evaluate"] for step in yaml.safe_load(pipeline.read_text())["steps"] if "evaluate" in step]
+    rows = {row.get("label") or row["stage"] for row in evaluations}
+    learned = {"tts_wer": "tts", **dict.fromkeys(replica_page.SPOKEN, "sqa")}
     command = [sys.executable, "-m", "slm_plugin", "report", str(output), "--codec", "tiny"]
-    command += ["--learned", "tts_wer=tts", "--title", "The replica on the tiny world"]
-    command += [word for skill in replica_page.SPOKEN for word in ("--learned", f"{skill}=sqa")]
+    command += ["--title", "The replica on the tiny world"]
+    command += [word for skill, row in learned.items() if row in rows for word in ("--learned", f"{skill}={row}")]
     subprocess.run(command, check=True)
 
 
@@ -139,7 +143,7 @@ def main() -> None:
         path = build(options.output, options.seeds, options.jobs, options.quick, options.only)
     if not options.page:
         run_pipeline(path)
-        report(options.output)
+        report(path, options.output)
     for written in replica_page.write(path, options.docs, options.seeds, options.note):
         print(f"wrote {written}")
 
