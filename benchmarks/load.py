@@ -9,7 +9,8 @@
 Every client asks for a spoken answer over and over, streamed, and checks that it is complete: a finish, an end,
 as many samples as its units make. With the fake engine the words and the pitch must be those that were asked for.
 A trained model is asked what it was trained for: to speak sentences, and spoken questions in turn with them.
-Memory is that of the gateway's process, read every second; its growth is that of a line through the second half.
+Memory and open descriptors are those of the gateway's process, read every second; the growth of memory is that of a
+line through the second half.
 """
 
 from __future__ import annotations
@@ -137,11 +138,11 @@ async def client(
             tally.lost[type(error).__name__] += 1
 
 
-async def watch(process: psutil.Process | None, until: float, sizes: list[tuple[float, float]]) -> None:
-    """Read the gateway's memory every second."""
+async def watch(process: psutil.Process | None, until: float, sizes: list[tuple[float, float, int]]) -> None:
+    """Read the gateway's memory and count its descriptors every second."""
     began = time.monotonic()
     while process is not None and time.monotonic() < until:
-        sizes.append((time.monotonic() - began, process.memory_info().rss / 2**20))
+        sizes.append((time.monotonic() - began, process.memory_info().rss / 2**20, process.num_fds()))
         await asyncio.sleep(1)
 
 
@@ -238,8 +239,10 @@ def main() -> None:
         slope = float(np.polyfit(half[:, 0], half[:, 1], 1)[0]) * 60
         print(
             f"memory: {sizes[0][1]:.0f} MiB at first, {half[:, 1].max():.0f} at most,"
-            f" {slope:+.2f} MiB a minute at last; each minute: {' '.join(f'{size:.0f}' for _, size in sizes[::60])}"
+            f" {slope:+.2f} MiB a minute at last; each minute: {' '.join(f'{size:.0f}' for _, size, _ in sizes[::60])}"
         )
+        counts = [count for _, _, count in sizes]
+        print(f"open descriptors: {counts[0]} at first, {max(counts)} at most, {counts[-1]} at last")
     sys.exit(1 if tally.lost else 0)
 
 

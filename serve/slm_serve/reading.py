@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
+import anyio
+
 from slm_serve.backends.protocol import Delta
 
 
@@ -21,6 +23,9 @@ class Reader:
         self._upstream = upstream
         self._news = news
         self._waiting: list[Delta] = []
+        # httpcore opens and closes its connections in anyio's shields, which a task's own cancel() breaks: the
+        # connection would stay in its pool for ever
+        self._work = anyio.CancelScope()
         self._task = asyncio.create_task(self._read())
         self._task.add_done_callback(lambda _: news.set())
 
@@ -46,11 +51,15 @@ class Reader:
 
     async def stop(self) -> None:
         """Close the engine's deltas, which ends its work."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
+        self._work.cancel()
+        # unlike gather(), this does not cancel the task where whoever waits is cancelled
+        await asyncio.wait((self._task,))
+        if not self._task.cancelled():
+            self._task.exception()
 
     async def _read(self) -> None:
-        async with aclosing(self._upstream):
-            async for delta in self._upstream:
-                self._waiting.append(delta)
-                self._news.set()
+        with self._work:
+            async with aclosing(self._upstream):
+                async for delta in self._upstream:
+                    self._waiting.append(delta)
+                    self._news.set()

@@ -99,6 +99,9 @@ class Backend(Protocol):
     def generate(self, ids: Sequence[int], params: SamplingParams, model: str) -> AsyncGenerator[Delta, None]:
         """Generate from a prompt of token ids; closing the iterator ends the work in the engine.
 
+        An iterator may be closed in an anyio scope that is cancelled already: what it has to wait for then, it
+        waits for in a shielded scope.
+
         Raises:
             EngineError: The engine is away, or failed.
             RequestError: The engine refuses the request.
