@@ -135,7 +135,14 @@ async def client(
         try:
             await ask(http, model, asked[draw.integers(len(asked))], tally, max_tokens)
         except httpx.HTTPError as error:
-            tally.lost[type(error).__name__] += 1
+            tally.lost[f"{type(error).__name__} at {time.strftime('%H:%M:%S')}, {innermost(error)!r}"] += 1
+
+
+def innermost(error: BaseException) -> BaseException:
+    """Return what an error began with."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return error
 
 
 async def watch(process: psutil.Process | None, until: float, sizes: list[tuple[float, float, int]]) -> None:
