@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import ssl
 import sys
@@ -100,6 +101,9 @@ class Gateway(uvicorn.Server):
                 ws="websockets-sansio",
                 http=protocol(limits),
                 limit_concurrency=limits.connections,
+                # stock clients keep resting connections for 5 s: where a server does so too, the next request may
+                # meet one that is being closed
+                timeout_keep_alive=math.ceil(limits.header_s),
                 server_header=False,
                 timeout_graceful_shutdown=drain_s,
                 ssl_certfile=tls.certificate if tls else None,

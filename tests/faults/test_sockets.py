@@ -37,6 +37,19 @@ async def test_a_connection_that_never_asks_is_dropped(live, sent):
         assert not g.server.server_state.connections
 
 
+async def test_a_connection_that_rests_for_longer_than_stock_clients_keep_it_is_served_again(live):
+    async with live("a") as g:
+        reader, writer = await g.connect()
+        for rest_s in (5.3, 0.0):
+            writer.write(b"GET /health HTTP/1.1\r\nhost: gateway\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
+            # httpx, and the openai SDK with it, lets go after 5 s
+            await asyncio.sleep(rest_s)
+        writer.close()
+
+
 async def test_headers_without_end_are_dropped_before_they_fill_the_memory(live):
     async with live("a", limits=Limits(header_bytes=4096, header_s=EVER)) as g:
         reader, writer = await g.connect()

@@ -31,7 +31,8 @@ class Limits:
     header_bytes: int = 64 * 2**10
     """Largest request line with headers, in bytes."""
     header_s: float = 15.0
-    """Seconds that a connection may be without a complete request, and an unread answer without a reader."""
+    """Seconds that a connection may be without a complete request, resting between two included, and an unread
+    answer without a reader."""
     body_s: float = 60.0
     """Seconds that a request's body may take to arrive."""
     stall_s: float = 30.0
