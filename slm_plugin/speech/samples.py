@@ -56,7 +56,7 @@ def channels_of(wave: np.ndarray) -> int:
 
 
 def opposite(wave: np.ndarray) -> bool:
-    """Say whether ``(N,)`` or ``(N, C)`` samples are two channels that cancel: the mean keeps under 1 % of the power."""
+    """Say whether ``(N,)`` or ``(N, C)`` samples are two channels that cancel: the mean keeps < 1 % of the power."""
     if wave.ndim != 2 or wave.shape[1] != 2 or not len(wave):
         return False
     return float((wave.mean(1) ** 2).mean()) < ANTIPHASE_SHARE * float((wave**2).mean())
