@@ -142,7 +142,7 @@ class StageHooks:
     ) -> torch.Tensor | None:
         """Fire after the forward pass of every training micro-batch.
 
-        Where the host takes the mean over the answer tokens of a whole optimizer step, ``weight`` is the
+        Where the host takes the mean over the answer tokens of a whole optimizer step, the scalar ``weight`` is the
         answer tokens of this micro-batch over the step's mean per micro-batch and process, else 1: a
         mean over answer tokens times ``weight`` does not depend on how the step was cut.
 
@@ -165,7 +165,8 @@ class StageHooks:
         step, each time with others of them.
 
         Returns:
-            The penalty's value over all processes, logged as ``extra_gradient``; summed over implementations.
+            The penalty's value over all processes, a scalar logged as ``extra_gradient``; summed over
+            implementations.
         """
 
     @hookspec

@@ -29,14 +29,14 @@ class FakeCodec:
         self.n_units = n_units
 
     def encode(self, wave_N: np.ndarray) -> Units:
-        """Return the strongest tone of every 20 ms."""
+        """Return the strongest tone of every 20 ms of a wave at 16 kHz."""
         n_frames = len(wave_N) // _HOP
         frames_TH = np.asarray(wave_N[: n_frames * _HOP], np.float32).reshape(n_frames, _HOP)
         strength_TU = np.abs(np.fft.rfft(frames_TH, axis=1))[:, 1 : 1 + self.n_units]
         return Units(tuple(int(unit) for unit in strength_TU.argmax(axis=1)))
 
     def decode(self, units: Sequence[int]) -> np.ndarray:
-        """Return the tones of units."""
+        """Return the tones of units, ``(N,)`` float32 at 16 kHz, 320 samples a unit."""
         check_range(units, self.n_units)
         turns_H = np.arange(_HOP) / _HOP
         waves_TH = 0.3 * np.sin(2 * np.pi * (1 + np.asarray(units, np.float64).reshape(-1, 1)) * turns_H)
@@ -62,9 +62,9 @@ class FakeSpeechStream:
         self._codec = codec
 
     def push(self, units: Sequence[int]) -> np.ndarray:
-        """Return the tones of the units."""
+        """Return the tones of the units, ``(N,)`` float32."""
         return self._codec.decode(units)
 
     def finish(self) -> np.ndarray:
-        """Return nothing: every tone was final."""
+        """Return nothing, ``(0,)``: every tone was final."""
         return np.zeros(0, np.float32)

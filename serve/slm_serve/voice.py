@@ -49,7 +49,7 @@ class Voice:
         return self.write(self.stream.finish(), last=True)
 
     def write(self, wave_N: np.ndarray, last: bool) -> bytes:
-        """Return what further samples of the codec make final as pcm16."""
+        """Return what further samples of the codec make final as pcm16 at :data:`RATE_HZ`."""
         return pcm16(self._resampler.resample_chunk(np.asarray(wave_N, np.float32), last=last))
 
 

@@ -64,7 +64,7 @@ class FoldedCheckpoint:
         return self.base.dtype(name)
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Read a tensor with the adapter folded in.
+        """Read a tensor with the adapter folded in, of the shape and type that ``shape`` and ``dtype`` say.
 
         Raises:
             WeightsError: There is none of that name, a file cannot be read, or the adapter is not finite.

@@ -151,7 +151,7 @@ class LoraAdapter:
         return Decomposed(pair, magnitude, axis=1 if self._is_transposed(name) else 0)
 
     def replacement(self, name: str) -> torch.Tensor:
-        """Return a weight as trained in full.
+        """Return a weight as trained in full, of the shape and type that it has in the file.
 
         Raises:
             WeightsError: It is not trained in full, or holds values that are not finite.
@@ -202,7 +202,7 @@ class LoraAdapter:
         return dict(self._kinds)
 
     def read(self, key: str) -> torch.Tensor:
-        """Read a tensor by its name in the file.
+        """Read a tensor by its name in the file, of the shape and type that it has there.
 
         Raises:
             WeightsError: The file cannot be read, or the tensor holds values that are not finite.

@@ -15,18 +15,21 @@ from slm_plugin.errors import WeightsError
 
 
 def norm(weight_OI: torch.Tensor, axis: int) -> torch.Tensor:
-    """Return the length of each row (``axis`` 0) or column (1) of a weight, in float32."""
+    """Return the length of each row, ``(O,)`` (``axis`` 0), or column, ``(I,)`` (1), of a weight, in float32."""
     matrix = weight_OI.float().flatten(1)
     return torch.linalg.norm(matrix, dim=1 - axis)
 
 
 def discounted_magnitude(base_OI: torch.Tensor, decomposed: Decomposed, factor: float) -> torch.Tensor:
-    """Return DoRA's magnitudes moved toward the base: ``(1 - factor) * norm(W0) + factor * magnitude``."""
+    """Return DoRA's magnitudes moved toward the base: ``(1 - factor) * norm(W0) + factor * magnitude``.
+
+    Float32 of the shape of ``decomposed.magnitude``: ``(O,)`` for axis 0, ``(I,)`` for 1.
+    """
     return torch.lerp(norm(base_OI, decomposed.axis), decomposed.magnitude, factor)
 
 
 def with_magnitude(base_OI: torch.Tensor, decomposed: Decomposed, factor: float = 1.0) -> torch.Tensor:
-    """Return what DoRA makes of a weight at a factor, in float32.
+    """Return what DoRA makes of a weight at a factor, of its shape, in float32.
 
     ``magnitude(factor) * (W0 + factor * delta) / norm(W0 + factor * delta)``: 0 gives the base, 1 the
     trained weight.
@@ -57,6 +60,9 @@ def interpolated(
         factor: 0 gives the base, 1 the trained weight, bit by bit.
         units: ``first_id`` and ``count`` of the units, as an adapter's card records them; None without.
 
+    Returns:
+        A tensor of the shape of ``trained_VD``; float32, for a factor of 1 of the trained type.
+
     Raises:
         WeightsError: The two differ in more than the number of rows.
     """
@@ -81,9 +87,12 @@ def interpolated_rows(
     Args:
         base_VD: The whole matrix of the base.
         ids: Row of each trained row.
-        trained: ``(len(ids), D)``.
+        trained: The trained rows, ``(rows, D)``.
         factor: 0 gives the base's rows, 1 the trained ones.
         units: Units whose rows stay as trained; None without.
+
+    Returns:
+        ``(rows, D)``; float32, for a factor of 1 of the trained type.
     """
     if factor == 1:
         return trained

@@ -137,7 +137,7 @@ class MixedDataset(torch.utils.data.Dataset[Any]):
         self._choices += 1
 
     def drawn(self) -> list[np.ndarray]:
-        """Return the row numbers drawn from each source for the epoch in force."""
+        """Return the row numbers drawn from each source for the epoch in force, ``(n_rows,)`` int64 each."""
         version = self.version
         if self._drawn[0] != version:
             rows = [

@@ -23,7 +23,7 @@ _ROUNDING = 1e-9
 
 
 def factor(schedule: RatioSchedule | None, progress_T: np.ndarray) -> np.ndarray:
-    """Return the factor on a ratio at each progress t.
+    """Return the factor on a ratio at each progress t, ``(T,)``.
 
     ``linear``: ``start + t (end - start)``; ``cosine``: ``end + (start - end) (1 + cos(pi t)) / 2``;
     ``step``: ``start`` where ``t < at``, else ``end``.

@@ -19,7 +19,7 @@ def candidate_rows(n_pool: int, n_rows: int, candidates: int, seed: int, name: s
         epoch: Number of the epoch; 0 for a draw before training.
 
     Returns:
-        ``(min(n_pool, candidates * rest),)`` int64 row numbers, where ``rest`` is what is left of
+        ``(C,)`` int64 row numbers, ``C = min(n_pool, candidates * rest)``, where ``rest`` is what is left of
         ``n_rows`` after whole passes over the source; empty where whole passes are all there is.
     """
     rest = n_rows % n_pool

@@ -32,7 +32,7 @@ def draw(path: Path, recordings: dict[str, np.ndarray], rate_hz: int) -> None:
 
     Args:
         path: The file; it appears whole or not at all.
-        recordings: Mono samples by title.
+        recordings: Mono samples ``(N,)`` by title.
         rate_hz: Their rate.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -32,7 +32,7 @@ def rescaling(before: float, after: float) -> float:
 
 
 def working_dtype(*tensors: torch.Tensor) -> torch.dtype:
-    """Return the type to calculate in: float32, or float64 where a tensor has it."""
+    """Return the type to calculate in for tensors of any shape: float32, or float64 where one has it."""
     return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
@@ -40,7 +40,17 @@ def working_dtype(*tensors: torch.Tensor) -> torch.dtype:
 def weighted_sum(
     tensors: Sequence[torch.Tensor], factors: Sequence[float], dtype: torch.dtype, divisor: float = 1.0
 ) -> torch.Tensor:
-    """Return ``sum_k factor_k * tensor_k / divisor`` with one rounding to ``dtype``."""
+    """Return ``sum_k factor_k * tensor_k / divisor`` with one rounding to ``dtype``.
+
+    Args:
+        tensors: Of one shape, any.
+        factors: One for each tensor.
+        dtype: Type of the result.
+        divisor: What the sum is divided by.
+
+    Returns:
+        A tensor of that shape.
+    """
     flat = [tensor.reshape(-1) for tensor in tensors]
     result = torch.empty(tensors[0].shape, dtype=dtype)
     result_N = result.view(-1)
@@ -55,7 +65,7 @@ def weighted_sum(
 
 @torch.no_grad()
 def difference(member_N: torch.Tensor, base_N: torch.Tensor, piece: slice, out_P: torch.Tensor) -> torch.Tensor:
-    """Write ``member - base`` of a piece into a float32 buffer and return the filled part."""
+    """Write ``member - base`` of a piece into a buffer and return the filled part, of the piece's shape."""
     out = out_P[: piece.stop - piece.start]
     return out.copy_(member_N[piece]).sub_(base_N[piece])
 
@@ -79,6 +89,19 @@ def sum_of_differences(
     where that is 0.
 
     Source: arXiv 2306.01708, section 3 (sign election and disjoint mean).
+
+    Args:
+        base: Of any shape.
+        members: Each of the shape of the base.
+        weights: One for each member.
+        keeps: For each member what drops and rescales elements of its difference; None for nothing.
+        consensus: Whether the sign of the sum decides what counts.
+        normalize: Whether the sum is divided by that of the weights.
+        scale: Factor of the sum.
+        dtype: Type of the result.
+
+    Returns:
+        A tensor of the shape of the base.
     """
     base_N = base.reshape(-1)
     flat = [member.reshape(-1) for member in members]
@@ -148,6 +171,9 @@ def low_rank_sum(
         ups: Matrices ``(O, R_i)``, float32, with the factors of their updates in them.
         downs: Matrices ``(R_i, I)``, float32.
         dtype: Type of the result.
+
+    Returns:
+        A tensor of the shape of the full ones.
     """
     up_OR, down_RI = torch.cat(list(ups), dim=1), torch.cat(list(downs), dim=0)
     result = torch.empty(tensors[0].shape, dtype=dtype)

@@ -76,7 +76,7 @@ class DareTies(DareLinear):
 
 
 def draw_mask(n: int, density: float, seed: int, name: str, member: int) -> torch.Tensor:
-    """Return which of ``n`` elements stay, each with probability ``density``.
+    """Return which of ``n`` elements stay, ``(n,)`` booleans, each with probability ``density``.
 
     The draw depends on seed, name of the tensor and number of the member alone, so the order of tensors and
     the other members do not matter.

@@ -34,6 +34,10 @@ def merged_by_mergekit(
     Adapters, and models with further rows, are first written as full models cut to the common rows. The
     arithmetic is in float32 with one rounding.
 
+    Yields:
+        What returns the tensor of a name, of the shape that the models have in common and the type of the
+        result; its second argument is how many rows it must have, None for any.
+
     Raises:
         ConfigError: mergekit is not installed.
         WeightsError: mergekit refused the models, or a tensor is not finite.

@@ -24,6 +24,13 @@ def side_by_side(
     As many threads work as torch was given, 8 at most, each on an item of its own: threads that share the
     steps on one small piece wait for each other after every step, which costs more than the steps where
     the machine is busy. As many results as there are threads are held at most.
+
+    Args:
+        items: What to work on.
+        produce: Makes a tensor, of any shape, of an item.
+
+    Yields:
+        Each item with its tensor, of the shape that ``produce`` gave it.
     """
     n_threads = torch.get_num_threads()
     n_workers = max(1, min(n_threads, MOST_WORKERS))

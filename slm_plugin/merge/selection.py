@@ -45,11 +45,11 @@ class Differences:
         self.buffer = torch.empty(min(PIECE, self.n), dtype=working_dtype(member, base))
 
     def piece(self, piece: slice) -> torch.Tensor:
-        """Return a piece; it is valid until the next one is asked for."""
+        """Return a piece, ``(P,)``; it is valid until the next one is asked for."""
         return difference(self.member_N, self.base_N, piece, self.buffer)
 
     def sample(self) -> np.ndarray:
-        """Return magnitudes at even distances, sorted, ascending."""
+        """Return magnitudes at even distances, sorted, ascending; ``(S,)``, S at most twice :data:`SAMPLE`."""
         # an odd step meets every column of matrices, whose widths are even
         step = self.n // SAMPLE | 1
         kind = self.buffer.dtype
@@ -107,6 +107,10 @@ def keep_largest(threshold: Threshold, factor: float = 1.0) -> Callable[[slice, 
     Args:
         threshold: What :func:`find_threshold` found.
         factor: Number that the elements which stay are multiplied by.
+
+    Returns:
+        What takes a slice of the ``N`` elements and the piece of the difference there, ``(P,)``, and changes
+        the piece in place.
     """
     left = threshold.n_kept
     some_equal = 0 < threshold.n_kept < threshold.n_equal

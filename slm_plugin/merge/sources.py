@@ -62,7 +62,7 @@ class Source:
     adapter: LoraAdapter | None = None
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Read a tensor.
+        """Read a tensor, of the shape and type that ``weights`` gives it.
 
         Raises:
             WeightsError: It cannot be read, or holds values that are not finite.
@@ -73,7 +73,7 @@ class Source:
 
 
 def require_finite(tensor: torch.Tensor, name: str, where: Path) -> None:
-    """Refuse infinite values and NaN.
+    """Refuse infinite values and NaN in a tensor of any shape.
 
     Raises:
         WeightsError: Names the file and the tensor.

@@ -37,8 +37,11 @@ class RowRule:
         """Return the merged common rows with the later rows behind them.
 
         Args:
-            merged: The first ``common`` rows.
-            tensors: The whole matrix of each model, in the order of ``Sources.all``.
+            merged: The first ``common`` rows, ``(common, width)``; ``(common,)`` where each row is one number.
+            tensors: The whole matrix of each model, ``(rows, width)`` or ``(rows,)``, in the order of ``Sources.all``.
+
+        Returns:
+            ``(height, width)``, or ``(height,)``, of the type of ``merged``.
         """
         parts = [merged]
         for start, end, givers in self.bands:

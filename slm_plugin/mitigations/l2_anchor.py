@@ -58,7 +58,7 @@ class L2Anchor:
 
     @hookimpl
     def slm_extra_gradient(self, run: StageRun, parameters: Sequence[torch.nn.Parameter]) -> torch.Tensor | None:
-        """Add the gradient of the penalty and return its value."""
+        """Add the gradient of the penalty and return its value, a scalar."""
         if not self.options.strength:
             return None
         if any(id(parameter) not in self._anchors for parameter in parameters):
@@ -108,8 +108,11 @@ def pull(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]], strength: float) ->
     that the differences take little memory.
 
     Args:
-        pairs: Weights that have a gradient, each with its start.
+        pairs: Weights of any shape that have a gradient, each with its start, of the same shape.
         strength: Factor of the penalty.
+
+    Returns:
+        A float32 scalar.
     """
     device = pairs[0][0].device
     total = torch.zeros((), dtype=torch.float32, device=device)

@@ -71,6 +71,10 @@ def read(recording: Any) -> tuple[np.ndarray, int]:
         recording: A path, the bytes of a file, or audio of ``datasets``: ``{"bytes", "path"}`` or
             ``{"array", "sampling_rate"}``.
 
+    Returns:
+        Samples and their rate in Hz: float32 ``(N, C)`` from files and bytes; arrays, ``(N,)`` or ``(N, C)``, as
+        they are.
+
     Raises:
         AudioError: It is of another form or cannot be read.
     """
@@ -88,7 +92,7 @@ def read(recording: Any) -> tuple[np.ndarray, int]:
 def prepare(
     wave: np.ndarray, rate_hz: int | None, target_rate_hz: int, max_seconds: float | None = None
 ) -> np.ndarray:
-    """Return a recording as mono float32 at the rate that a codec takes; an empty or very short one is empty.
+    """Return a recording as a codec takes it: mono float32, ``(N,)``; an empty or very short one is empty.
 
     Args:
         wave: Samples of shape ``(N,)`` or ``(N, C)``; integers are scaled to [-1, 1).

@@ -22,7 +22,10 @@ Settings = TypeVar("Settings", bound=Strict)
 
 
 def write_folder(folder: Path, kind: str, settings: Strict, tensors: dict[str, np.ndarray], fingerprint: str) -> None:
-    """Write a codec folder; it appears whole or not at all, and replaces one that is there."""
+    """Write a codec folder; it appears whole or not at all, and replaces one that is there.
+
+    Tensors are written by name, each with its shape and type.
+    """
     with whole_folder(folder) as partial:
         write_config(partial, kind, settings, fingerprint)
         save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, partial / TENSORS)
@@ -87,6 +90,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def read_folder(folder: Path, kind: str, settings: type[Settings]) -> tuple[Settings, dict[str, np.ndarray], str]:
     """Return settings, tensors and fingerprint of a codec folder of one kind.
+
+    Tensors come by name, each of the shape and type that it was written with.
 
     Raises:
         CodecError: The folder is of another kind or damaged.

@@ -49,7 +49,7 @@ class GriffinLim:
     momentum: float = 0.9
 
     def synthesise(self, amplitudes_TF: np.ndarray) -> np.ndarray:
-        """Return the wave of all frames, ``T * hop`` samples: a stream fed everything at once."""
+        """Return the wave of all frames, ``(T * hop,)`` float32: a stream fed everything at once."""
         stream = GriffinLimStream(self)
         return np.concatenate([stream.push(amplitudes_TF), stream.finish()])
 
@@ -75,7 +75,7 @@ class GriffinLimStream:
         self._n_returned = 0
 
     def push(self, amplitudes_TF: np.ndarray) -> np.ndarray:
-        """Take further frames and return the samples that are final now, float32."""
+        """Take further frames and return the samples that are final now, ``(N,)`` float32, possibly none."""
         self._waiting_TF = np.concatenate([self._waiting_TF, np.asarray(amplitudes_TF, np.float32)])
         parts = []
         while len(self._waiting_TF) >= self._next_block() + self._settings.look_ahead:
@@ -83,7 +83,7 @@ class GriffinLimStream:
         return self._take(parts)
 
     def finish(self) -> np.ndarray:
-        """Return the remaining samples, float32; the stream is used up afterwards."""
+        """Return the remaining samples, ``(N,)`` float32; the stream is used up afterwards."""
         parts = []
         while len(self._waiting_TF):
             n_own = min(self._next_block(), len(self._waiting_TF))

@@ -117,7 +117,7 @@ class HubertKmeansCodec:
         return self.encode_batch([wave_N])[0]
 
     def encode_batch(self, waves: Sequence[np.ndarray]) -> list[Units]:
-        """Return the units of several waves, those of similar length calculated together.
+        """Return the units of several waves, ``(N,)`` at 16 kHz each, those of similar length calculated together.
 
         Raises:
             CodecError: The weights are damaged, or features come out of them that are no numbers.
@@ -125,16 +125,16 @@ class HubertKmeansCodec:
         return [self._folded(units_T) for units_T in self.frame_units(waves)]
 
     def frame_units(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the unit of every frame of each wave, unfolded."""
+        """Return the unit of every frame of each wave, unfolded: ``(T,)`` int64 of ``(N,)`` samples at 16 kHz."""
         extractor, centroids = self._listen()
         return [centroids.nearest(features_TD).cpu().numpy() for features_TD in extractor.features(waves)]
 
     def features(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the features of each wave, float32 ``(T, D)``."""
+        """Return the features of each wave, float32 ``(T, D)`` of ``(N,)`` samples at 16 kHz."""
         return [features_TD.cpu().numpy() for features_TD in self._listen()[0].features(waves)]
 
     def decode(self, units: Sequence[int]) -> np.ndarray:
-        """Return the wave of units.
+        """Return the wave of units, ``(N,)`` float32 at 16 kHz.
 
         Raises:
             VocabularyError: A unit is outside ``[0, n_units)``.
@@ -143,7 +143,7 @@ class HubertKmeansCodec:
         return self.decode_batch([units])[0]
 
     def decode_batch(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Return the waves of several unit sequences, those of similar length calculated together.
+        """Return the waves of several unit sequences, ``(N,)`` float32 each, similar lengths calculated together.
 
         Raises:
             VocabularyError: A unit is outside ``[0, n_units)``.

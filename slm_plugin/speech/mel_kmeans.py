@@ -112,7 +112,7 @@ class MelKmeansCodec:
         return Units(tuple(unit for unit, _ in runs), tuple(length for _, length in runs))
 
     def frame_units(self, wave_N: np.ndarray) -> np.ndarray:
-        """Return the unit of every frame, unfolded: ``argmin_k |x - c_k|^2``."""
+        """Return the unit of every frame, ``(T,)`` int64, unfolded: ``argmin_k |x - c_k|^2``."""
         features_TD = cepstra(self.frames.log_mel(wave_N), self.settings.n_cepstra)
         return nearest((features_TD - self._mean_D) / self._scale_D, self._centroids_KD)
 
@@ -122,7 +122,7 @@ class MelKmeansCodec:
         return np.sqrt((differences**2).sum(-1))
 
     def decode(self, units: Sequence[int]) -> np.ndarray:
-        """Return the wave of units: a stream fed everything at once.
+        """Return the wave of units, ``(N,)`` float32 at ``sample_rate_hz``: a stream fed everything at once.
 
         Raises:
             VocabularyError: A unit is outside ``[0, n_units)``.
@@ -169,7 +169,7 @@ class MelKmeansStream:
         self._n_frames = 0
 
     def push(self, units: Sequence[int]) -> np.ndarray:
-        """Take further units and return the samples that are final now, possibly none.
+        """Take further units and return the samples that are final now, ``(N,)`` float32, possibly none.
 
         Raises:
             VocabularyError: A unit is outside ``[0, n_units)``; nothing of this push was taken.
@@ -186,7 +186,7 @@ class MelKmeansStream:
         return self._synthesise(int(np.floor(last_centre * ratio - 0.5)) + 1)
 
     def finish(self) -> np.ndarray:
-        """Return the remaining samples; the stream is used up afterwards."""
+        """Return the remaining samples, ``(N,)`` float32; the stream is used up afterwards."""
         n_samples = self._n_frames * self._codec.settings.hop
         wave = self._synthesise(n_samples // self._codec.settings.synthesis_hop)
         return np.concatenate([wave, self._synthesis.finish()])
@@ -234,7 +234,7 @@ def frames_of(settings: MelKmeansSettings) -> MelFrames:
 
 
 def nearest(features_TD: np.ndarray, centroids_KD: np.ndarray) -> np.ndarray:
-    """Return the number of the nearest centroid: ``argmin_k |c_k|^2 - 2 x.c_k``."""
+    """Return the number of the nearest centroid of each row, ``(T,)`` int64: ``argmin_k |c_k|^2 - 2 x.c_k``."""
     return ((centroids_KD**2).sum(1) - 2.0 * features_TD @ centroids_KD.T).argmin(1)
 
 

@@ -26,7 +26,7 @@ class Parts(Protocol):
     """Hex digest of each part that there is, by name."""
 
     def read(self, part: str) -> Tensors:
-        """Return the tensors of a part.
+        """Return the tensors of a part by name, each of the shape that it was saved with.
 
         Raises:
             CodecError: They are missing, damaged, or not those of the digest.
@@ -50,7 +50,7 @@ class PartsInMemory:
         self.digests: Mapping[str, str] = {part: digest(held) for part, held in tensors.items()}
 
     def read(self, part: str) -> Tensors:
-        """Return the tensors of a part."""
+        """Return the tensors of a part by name, each of its own shape."""
         return self._tensors[part]
 
     def write(self, part: str, folder: Path) -> None:
@@ -76,7 +76,7 @@ class PartsInFolder:
         self.digests = digests
 
     def read(self, part: str) -> Tensors:
-        """Return the tensors of a part, checked against its digest.
+        """Return the tensors of a part by name, each of the shape that it was saved with, checked against its digest.
 
         Raises:
             CodecError: The file is missing, damaged or another one.
@@ -103,7 +103,7 @@ class PartsInFolder:
 
 
 def digest(tensors: Tensors) -> str:
-    """Return the SHA-256 of names, types, shapes and values of tensors, in the order of their names."""
+    """Return the SHA-256 of names, types, shapes and values of tensors of any shape, in the order of their names."""
     running = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         running.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())

@@ -22,11 +22,11 @@ class SpeechStream(Protocol):
     """
 
     def push(self, units: Sequence[int]) -> np.ndarray:
-        """Take further units and return the samples that are final now, possibly none."""
+        """Take further units and return the samples that are final now, ``(N,)`` float32, possibly none."""
         ...
 
     def finish(self) -> np.ndarray:
-        """Return the remaining samples; the stream is used up afterwards."""
+        """Return the remaining samples, ``(N,)`` float32; the stream is used up afterwards."""
         ...
 
 
@@ -56,7 +56,7 @@ class Codec(Protocol):
         ...
 
     def decode(self, units: Sequence[int]) -> np.ndarray:
-        """Return the wave of units at ``sample_rate_hz``.
+        """Return the wave of units, ``(N,)`` float32 at ``sample_rate_hz``.
 
         Raises:
             VocabularyError: A unit is outside ``[0, n_units)``.
@@ -80,11 +80,11 @@ class BatchedCodec(Protocol):
     """
 
     def encode_batch(self, waves: Sequence[np.ndarray]) -> list[Units]:
-        """Return what ``encode`` of each wave gives, in order; lengths may differ and be 0."""
+        """Return what ``encode`` of each wave ``(N,)`` gives, in order; lengths may differ and be 0."""
         ...
 
     def decode_batch(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Return what ``decode`` of each sequence gives, in order, within 1e-5 per sample.
+        """Return what ``decode`` of each sequence gives, ``(N,)`` float32, in order, within 1e-5 per sample.
 
         Raises:
             VocabularyError: A unit is outside ``[0, n_units)``.
@@ -93,14 +93,14 @@ class BatchedCodec(Protocol):
 
 
 def encode_batch(codec: Codec, waves: Sequence[np.ndarray]) -> list[Units]:
-    """Return the units of several waves: together where the codec can, else one by one."""
+    """Return the units of several waves, ``(N,)`` each: together where the codec can, else one by one."""
     if isinstance(codec, BatchedCodec):
         return codec.encode_batch(waves)
     return [codec.encode(wave_N) for wave_N in waves]
 
 
 def decode_batch(codec: Codec, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
-    """Return the waves of several unit sequences: together where the codec can, else one by one.
+    """Return the waves of several unit sequences, ``(N,)`` each: together where the codec can, else one by one.
 
     Raises:
         VocabularyError: A unit is outside ``[0, n_units)``.
@@ -123,7 +123,7 @@ class BatchedStreams(Protocol):
         """Push to each of several different streams, and finish those of which it is the last push.
 
         Returns:
-            For each stream what its ``push``, followed by its ``finish`` where ``last``, gives.
+            For each stream what its ``push``, followed by its ``finish`` where ``last``, gives: ``(N,)`` float32.
 
         Raises:
             VocabularyError: A unit is outside ``[0, n_units)``.
@@ -163,6 +163,9 @@ def advance(
         streams: Different streams.
         pushes: Further units of each, possibly none.
         last: Whether to finish each.
+
+    Returns:
+        The samples of each stream that are final now, ``(N,)`` float32, possibly none.
 
     Raises:
         VocabularyError: A unit is outside ``[0, n_units)``.

@@ -11,7 +11,7 @@ import numpy as np
 
 
 def resample(wave_N: np.ndarray, rate_hz: int, target_rate_hz: int) -> np.ndarray:
-    """Return a wave at another rate, float32.
+    """Return a wave at another rate, ``(N,)`` float32.
 
     soxr works in double precision, so that processors with other vector units give the same float32.
     """
@@ -41,7 +41,7 @@ class Resampler:
             self._stream = soxr.ResampleStream(rate_hz, target_rate_hz, 1, dtype="float64", quality="VHQ")
 
     def push(self, wave_N: np.ndarray, last: bool = False) -> np.ndarray:
-        """Take a block and return the samples that are final now; ``last`` ends the wave."""
+        """Take a block and return the samples that are final now, ``(N,)`` float32; ``last`` ends the wave."""
         if self._stream is None:
             return np.ascontiguousarray(wave_N, np.float32)
         return np.asarray(self._stream.resample_chunk(wave_N.astype(np.float64), last=last), np.float32)

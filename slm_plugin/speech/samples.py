@@ -19,7 +19,7 @@ NonFinite = Literal["refuse", "zero"]
 
 
 def as_float(wave: np.ndarray, non_finite: NonFinite = "refuse") -> tuple[np.ndarray, bool]:
-    """Return samples as float64, integers scaled to [-1, 1), and whether any was no finite number.
+    """Return ``(N,)`` or ``(N, C)`` samples as float64, integers scaled to [-1, 1), and whether any was not finite.
 
     Raises:
         AudioError: The type holds no audio, or a sample is no finite number and ``non_finite`` is ``refuse``.
@@ -56,14 +56,14 @@ def channels_of(wave: np.ndarray) -> int:
 
 
 def opposite(wave: np.ndarray) -> bool:
-    """Say whether a recording has two channels that cancel: their mean keeps less than 1 % of the power."""
+    """Say whether ``(N,)`` or ``(N, C)`` samples are two channels that cancel: the mean keeps < 1 % of the power."""
     if wave.ndim != 2 or wave.shape[1] != 2 or not len(wave):
         return False
     return float((wave.mean(1) ** 2).mean()) < ANTIPHASE_SHARE * float((wave**2).mean())
 
 
 def one_channel(wave: np.ndarray, first: bool) -> np.ndarray:
-    """Return ``(N,)``: the mean of all channels, or the first one."""
+    """Return the mean of all channels of ``(N,)`` or ``(N, C)`` samples, or the first one: ``(N,)``."""
     if wave.ndim == 1:
         return wave
     return np.asarray(wave[:, 0] if first else wave.mean(1))

@@ -62,7 +62,7 @@ class AudioStream:
         return (self._levels.n_samples + self._n_held) / self._rate_hz
 
     def push(self, block: np.ndarray) -> np.ndarray:
-        """Take ``(N,)`` or ``(N, C)`` samples and return those that are final now, possibly none.
+        """Take ``(N,)`` or ``(N, C)`` samples and return those that are final now, ``(N,)`` float32, possibly none.
 
         Raises:
             AudioError: Anything that the policy refuses, or blocks with different channels.
@@ -81,7 +81,7 @@ class AudioStream:
         return self._decide() if self._n_held >= DECISION_SECONDS * self._rate_hz else np.zeros(0, np.float32)
 
     def finish(self) -> np.ndarray:
-        """Return the remaining samples; the stream is used up afterwards."""
+        """Return the remaining samples, ``(N,)`` float32; the stream is used up afterwards."""
         n_samples = self._n_held + self._levels.n_samples
         if n_samples < MIN_SECONDS * self._rate_hz:
             return self._short(n_samples)

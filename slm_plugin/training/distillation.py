@@ -55,5 +55,8 @@ def summed_kl(
         teacher_NV: Logits of the same tokens.
         temperature: T.
         chunk: Tokens per chunk.
+
+    Returns:
+        A scalar, fp32 (fp64 for fp64).
     """
     return _SummedKl.apply(student_NV, teacher_NV, temperature, chunk)

@@ -67,7 +67,7 @@ def scale_rates(optimizer: torch.optim.Optimizer, factors: Mapping[torch.Tensor,
 
     Args:
         optimizer: The optimizer, not yet stepped.
-        factors: Factor by parameter; 1 for those not named.
+        factors: Factor by parameter, of any shape; 1 for those not named.
 
     Raises:
         ConfigError: The optimizer does not hold the parameters of the model.

@@ -33,8 +33,11 @@ def at_start(run: StageRun, weights: Mapping[str, torch.Tensor], file: str = WHO
 
     Args:
         run: The run.
-        weights: Weights by name.
+        weights: Weights of any shape by name.
         file: Name of the file; :data:`WHOLE` is written by the first process only.
+
+    Returns:
+        Copies by name, each of the shape, type and device of its weight.
 
     Raises:
         WeightsError: A resumed run finds no such file, or one of other weights.
@@ -64,7 +67,7 @@ def at_start(run: StageRun, weights: Mapping[str, torch.Tensor], file: str = WHO
 
 
 def keep(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
-    """Write weights by name to a safetensors file, whole or not at all."""
+    """Write weights of any shape by name to a safetensors file, whole or not at all."""
     # a name of its own for every tensor: safetensors refuses shared storage
     plain = {name: weight.detach().to("cpu").contiguous() for name, weight in weights.items()}
     _move_in(path, lambda temporary: save_file(plain, temporary))

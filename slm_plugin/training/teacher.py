@@ -39,6 +39,8 @@ def without_adapter(model: Any) -> Iterator[None]:
 def holding(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
     """Put other tensors in the place of parameters, wherever the model holds them, and the parameters back.
 
+    Each of ``weights`` has the name and the shape of a parameter.
+
     Not ``torch.func.functional_call``, which loses a parameter that two paths of a PEFT model lead to; not
     ``parameter.data``, under which autocast would give back its cached copies of today's weights.
     """
@@ -65,8 +67,8 @@ def teacher_logits(
 
     Args:
         model: The model in training, not wrapped for several processes.
-        inputs: Arguments of its forward.
-        start: Weights by parameter name to use in place of today's; None switches the adapter off.
+        inputs: Arguments of its forward, such as ``input_ids`` ``(batch, length)``.
+        start: Weights by parameter name, each of its shape, to use in place of today's; None switches the adapter off.
     """
     arguments = {**inputs, "use_cache": False}
     then = without_adapter(model) if start is None else holding(model, start)

@@ -48,7 +48,7 @@ class WeightSource(Protocol):
         ...
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Read a tensor."""
+        """Read a tensor, of the shape and type that ``shape`` and ``dtype`` say."""
         ...
 
 
@@ -102,7 +102,7 @@ class Checkpoint:
         return self._dtypes[name]
 
     def tensor(self, name: str) -> torch.Tensor:
-        """Read a tensor.
+        """Read a tensor, of the shape and type in its file.
 
         Raises:
             WeightsError: There is none of that name, or its file cannot be read.
@@ -130,7 +130,7 @@ class Checkpoint:
 
 
 def count_not_finite(tensor: torch.Tensor) -> int:
-    """Return how many values are infinite or NaN."""
+    """Return how many values of a tensor of any shape are infinite or NaN."""
     # a sum over finite values may overflow, but one over others is never finite
     if not tensor.is_floating_point() or torch.isfinite(tensor.sum()):
         return 0

@@ -91,7 +91,7 @@ class CheckpointWriter:
         return len(self._shards)
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
-        """Write a tensor as it was planned; tensors may come in any order.
+        """Write a tensor, of the shape and type that were planned; tensors may come in any order.
 
         Raises:
             WeightsError: The disk is full, or a file cannot be written; what was written is removed.

@@ -55,6 +55,8 @@ def load_checkpoint(path: Path, trusted: bool) -> Mapping[str, Any]:
 def tensors_of(content: Mapping[str, Any], keys: tuple[str, ...], path: Path) -> dict[str, torch.Tensor]:
     """Return the named tensors of a checkpoint: those under the first of ``keys`` that it has, else its own.
 
+    Each has the shape and type that it was saved with.
+
     Raises:
         CodecError: There are none.
     """

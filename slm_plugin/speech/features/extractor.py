@@ -65,7 +65,9 @@ class FeatureExtractor:
         self._batch_samples = int(batch_s * SAMPLE_RATE_HZ)
 
     def features(self, waves: Sequence[np.ndarray]) -> list[torch.Tensor]:
-        """Return the features of each wave, float32 ``(T, D)``, ``T = floor((N - 400) / 320) + 1`` or 0.
+        """Return the features of each wave, ``(N,)`` at 16 kHz: float32 ``(T, D)``.
+
+        ``T = floor((N - 400) / 320) + 1``, or 0 where that is negative; N with the sample that ``odd_length`` appends.
 
         Raises:
             CodecError: The features are no finite numbers.

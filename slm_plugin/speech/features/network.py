@@ -83,7 +83,7 @@ def build_network(config: Mapping[str, Any]) -> nn.Module:
 
 
 def fit_names(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the tensors under the names of :func:`build_network`, those of other parts left out.
+    """Return the tensors, shape unchanged, under the names of :func:`build_network`, without those of other parts.
 
     Takes checkpoints of the bare network and of networks with a head, with either form of weight norm.
     """
@@ -103,7 +103,7 @@ def fit_names(tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any]) ->
 
 
 def fill(network: nn.Module, tensors: Mapping[str, torch.Tensor], where: str) -> None:
-    """Give a network its weights; none may be missing, left over or of another shape.
+    """Give a network its weights, each of the shape of its own of that name; none may be missing or left over.
 
     Raises:
         CodecError: Says which tensors.

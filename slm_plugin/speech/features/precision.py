@@ -50,7 +50,7 @@ def _int8(network: nn.Module) -> nn.Module:
 
 
 def check_finite(features: list[torch.Tensor], settings: FeatureSettings) -> None:
-    """Refuse features that are no numbers: every unit would be 0 without a sign of it.
+    """Refuse features, ``(T, D)`` each, that are no numbers: every unit would be 0 without a sign of it.
 
     Raises:
         CodecError: A feature is infinite or not a number.

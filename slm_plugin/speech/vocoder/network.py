@@ -43,7 +43,7 @@ def build_vocoder(shape: VocoderShape) -> nn.Module:
 
 
 def load_vocoder(shape: VocoderShape, tensors: Mapping[str, torch.Tensor], where: str) -> nn.Module:
-    """Return the network of a shape with its weights.
+    """Return the network of a shape with its weights, each of the shape of the network's own of that name.
 
     Raises:
         CodecError: A tensor is missing, left over or of another shape: nothing is ever initialised anew.

@@ -42,7 +42,7 @@ class VocoderStream:
         self._due = (0, 0)
 
     def push(self, units: Sequence[int]) -> np.ndarray:
-        """Take further units and return the samples that are final now, possibly none.
+        """Take further units and return the samples that are final now, ``(N,)`` float32, possibly none.
 
         Raises:
             VocabularyError: A unit is outside ``[0, n_units)``; nothing of this push was taken.
@@ -50,7 +50,7 @@ class VocoderStream:
         return self._speak(self.take(units, last=False))
 
     def finish(self) -> np.ndarray:
-        """Return the remaining samples; the stream is used up afterwards."""
+        """Return the remaining samples, ``(N,)`` float32; the stream is used up afterwards."""
         return self._speak(self.take((), last=True))
 
     @property
@@ -86,7 +86,7 @@ class VocoderStream:
         return self._frames[seen_first - self._first : seen_end - self._first]
 
     def give(self, wave_N: np.ndarray) -> np.ndarray:
-        """Return the samples that are final, given the wave of the frames that :meth:`take` returned."""
+        """Return the samples that are final, ``(N,)``, given the wave of the frames that :meth:`take` returned."""
         n_before, n_frames = self._due
         self._due = (0, 0)
         hop = self._synthesiser.hop
@@ -121,6 +121,9 @@ def advance(
     streams: Sequence[VocoderStream], pushes: Sequence[Sequence[int]], last: Sequence[bool]
 ) -> list[np.ndarray]:
     """Move several streams on, those of one voice together; see :func:`slm_plugin.speech.protocol.advance`.
+
+    Returns:
+        The samples of each stream that are final now, ``(N,)`` float32, possibly none.
 
     Raises:
         VocabularyError: A unit is outside ``[0, n_units)``; nothing was taken.

@@ -86,7 +86,7 @@ class Synthesiser:
         return self.wave_of_frames(self.frames(units))
 
     def wave_of_frames(self, frames: Sequence[int]) -> np.ndarray:
-        """Return the wave of frames; long ones in pieces that see all the frames they depend on."""
+        """Return the wave of frames, ``(N,)`` float32; long ones in pieces that see all the frames they depend on."""
         parts = []
         for first in range(0, len(frames), self._piece_frames):
             end = min(first + self._piece_frames, len(frames))
@@ -96,11 +96,11 @@ class Synthesiser:
         return np.concatenate(parts) if parts else np.zeros(0, np.float32)
 
     def waves(self, sequences: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Return the wave of each unit sequence, as ``wave`` does within 1e-5, similar lengths together."""
+        """Return the wave of each unit sequence, ``(N,)``, as ``wave`` does within 1e-5, similar lengths together."""
         return self.waves_of_frames([self.frames(units) for units in sequences])
 
     def waves_of_frames(self, framed: Sequence[Sequence[int]]) -> list[np.ndarray]:
-        """Return the wave of each sequence of frames, as ``wave_of_frames`` does within 1e-5."""
+        """Return the wave of each sequence of frames, ``(N,)``, as ``wave_of_frames`` does within 1e-5."""
         found: dict[int, np.ndarray] = {}
         batch: list[int] = []
         # sorted, so that little of a batch is padding
