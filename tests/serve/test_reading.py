@@ -1,4 +1,4 @@
-"""Reading an engine over real connections, and stopping at any moment."""
+"""Asking an engine over real connections, and leaving at any moment."""
 
 import asyncio
 import json
@@ -25,6 +25,9 @@ async def engine_of_few_words():
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
+                if head.startswith(b"GET"):
+                    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n" + b'{"data":[]}')
+                    continue
                 await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
                 writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
                 for token in range(N_TOKENS):
@@ -57,6 +60,21 @@ async def test_a_reader_that_is_stopped_at_any_moment_leaves_no_connection_behin
             await asyncio.sleep(0.01)
             # one may rest, for the next answer
             assert len(held) <= 1, f"stopped after {moment} turns of the loop"
+        await backend.close()
+
+
+@pytest.mark.parametrize("question", ["models", "healthy"])
+async def test_a_question_to_the_engine_that_is_cancelled_at_any_moment_leaves_no_connection_behind(question):
+    async with engine_of_few_words() as (url, held):
+        backend = HttpBackend(url)
+        for moment in range(40):
+            asking = asyncio.create_task(getattr(backend, question)())
+            for _ in range(moment):
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait((asking,))
+            await asyncio.sleep(0.01)
+            assert len(held) <= 1, f"cancelled after {moment} turns of the loop"
         await backend.close()
 
 

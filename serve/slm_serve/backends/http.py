@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -36,6 +37,7 @@ class HttpBackend:
         self, url: str, api_key: str | None = None, transport: httpx.AsyncBaseTransport | None = None
     ) -> None:
         self._units: tuple[UnitVocabulary, int] | None = None
+        self._asking: set[asyncio.Future[httpx.Response]] = set()
         self.url = url.rstrip("/").removesuffix("/v1")
         self._client = httpx.AsyncClient(
             base_url=self.url,
@@ -50,7 +52,7 @@ class HttpBackend:
     async def models(self) -> list[ModelCard]:
         """Return what the server serves, as its ``/v1/models`` says."""
         try:
-            answer = await self._client.get("/v1/models", timeout=_CONNECT_S)
+            answer = await self._get("/v1/models")
             if answer.status_code != 200:
                 raise _refusal(answer.status_code, answer.content)
             return [ModelCard(card["id"], card.get("max_model_len"), card) for card in answer.json()["data"]]
@@ -82,6 +84,22 @@ class HttpBackend:
         except httpx.HTTPError as error:
             raise EngineError(f"the engine at {self.url} does not answer ({_words(error)}).") from error
 
+    async def _get(self, path: str) -> httpx.Response:
+        """Ask something short; where the caller is cancelled, it is asked to its end all the same.
+
+        Cancelled by a task's own ``cancel()``, httpcore would keep the connection for ever.
+        """
+        asking = asyncio.ensure_future(self._client.get(path, timeout=_CONNECT_S))
+        self._asking.add(asking)
+        asking.add_done_callback(self._asked)
+        return await asyncio.shield(asking)
+
+    def _asked(self, asking: asyncio.Future[httpx.Response]) -> None:
+        self._asking.discard(asking)
+        if not asking.cancelled():
+            # where nobody waits for it any more, nobody is told of its error
+            asking.exception()
+
     async def _open(self, body: dict[str, Any]) -> httpx.Response:
         """Send a request; again where its connection ended before any answer: the engine had closed it already."""
         request = self._client.build_request("POST", "/v1/completions", json=body)
@@ -102,7 +120,7 @@ class HttpBackend:
     async def healthy(self) -> bool:
         """Ask the server's ``/health``."""
         try:
-            return (await self._client.get("/health", timeout=_CONNECT_S)).status_code == 200
+            return (await self._get("/health")).status_code == 200
         except httpx.HTTPError:
             return False
 
