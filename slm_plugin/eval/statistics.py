@@ -60,7 +60,8 @@ def resampled(items: Items, generator: np.random.Generator, resamples: int = RES
 def compared(first: Items, second: Items, generator: np.random.Generator, resamples: int = RESAMPLES) -> Interval:
     """Return the difference ``second - first`` of two models' scores on the same items, item by item.
 
-    Both are resampled together, so what makes an item hard for both cancels out.
+    Both are resampled together, ``r_b = score(second in draw b) - score(first in draw b)``, so what makes an item hard
+    for both cancels out.
 
     Source: Koehn, "Statistical Significance Tests for Machine Translation Evaluation", EMNLP 2004 (paired bootstrap).
 

@@ -21,6 +21,18 @@ def bootstrapped(items: list[list[float]], seed: int, resamples: int) -> list[fl
     return [float(above.sum() / below.sum()), float(found.std(ddof=1)), *np.percentile(found, [2.5, 97.5]).tolist()]
 
 
+def bootstrapped_difference(
+    first: list[list[float]], second: list[list[float]], seed: int, resamples: int
+) -> list[float]:
+    """Return the same of ``second - first``, both resampled by the same draws."""
+    drawn = np.random.default_rng(seed).integers(0, len(first), (resamples, len(first)))
+    pairs = np.array([first, second])
+    of_draws = pairs[:, drawn].sum(2)
+    ratios, (before, after) = of_draws[..., 0] / of_draws[..., 1], pairs[..., 0].sum(1) / pairs[..., 1].sum(1)
+    found = ratios[1] - ratios[0]
+    return [float(after - before), float(found.std(ddof=1)), *np.percentile(found, [2.5, 97.5]).tolist()]
+
+
 def word_errors(references: list[str], hypotheses: list[str]) -> list[float]:
     """Return the word error rate, by torchaudio's edit distance, and the standard error of that ratio."""
     from torchaudio.functional import edit_distance
@@ -142,6 +154,18 @@ ENTRIES = (
         "numpy integers, percentile",
         {"items": [[1, 4], [0, 3], [2, 5], [1, 2]], "seed": 3, "resamples": 200},
         bootstrapped,
+    ),
+    Entry(
+        "paired bootstrap",
+        "Koehn, EMNLP 2004",
+        "numpy integers, percentile",
+        {
+            "first": [[1, 4], [0, 3], [2, 5], [1, 2]],
+            "second": [[1, 4], [1, 3], [3, 5], [0, 2]],
+            "seed": 3,
+            "resamples": 200,
+        },
+        bootstrapped_difference,
     ),
     Entry(
         "word error rate",

@@ -21,7 +21,7 @@ BY_MODULE = {
     "eval/metrics.py": ["average score", "backward transfer", "forward transfer", "forgetting", "forget percent"],
     "eval/rates.py": ["word error rate"],
     "eval/recogniser.py": ["recogniser of units"],
-    "eval/statistics.py": ["bootstrap interval"],
+    "eval/statistics.py": ["bootstrap interval", "paired bootstrap"],
     "merge/arithmetic.py": ["task_arithmetic", "TIES merge"],
     "merge/dare.py": ["dare_linear", "dare_ties"],
     "merge/linear.py": ["linear merge"],

@@ -11,7 +11,7 @@ from slm_plugin.eval import metrics
 from slm_plugin.eval.metrics import Trajectory
 from slm_plugin.eval.rates import word_error_rate
 from slm_plugin.eval.recogniser import TemplateRecogniser
-from slm_plugin.eval.statistics import resampled
+from slm_plugin.eval.statistics import compared, resampled
 from slm_plugin.speech.features.centroids import Centroids
 from slm_plugin.speech.griffin_lim import GriffinLim
 from slm_plugin.speech.mel import MelFrames, cepstra
@@ -51,6 +51,12 @@ def test_the_word_error_rate_and_its_standard_error_are_those_of_edit_distances(
 def test_the_bootstrap_is_the_spread_of_ratios_of_drawn_items(golden):
     given, value = golden("bootstrap interval")
     found = resampled(given["items"], np.random.default_rng(given["seed"]), given["resamples"])
+    assert [found.value, found.standard_error, found.low, found.high] == pytest.approx(value, rel=1e-12)
+
+
+def test_two_models_are_compared_by_the_same_draws(golden):
+    given, value = golden("paired bootstrap")
+    found = compared(given["first"], given["second"], np.random.default_rng(given["seed"]), given["resamples"])
     assert [found.value, found.standard_error, found.low, found.high] == pytest.approx(value, rel=1e-12)
 
 
