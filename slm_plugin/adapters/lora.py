@@ -1,5 +1,9 @@
 """A LoRA adapter on disk: which weights of its base it changes, and by what.
 
+LoRA makes ``W0 + scale * B A`` of a weight, with ``scale = alpha / r``, or ``alpha / sqrt(r)`` for rsLoRA.
+
+Source: arXiv 2106.09685 (LoRA), section 4.1; arXiv 2312.03732 (rsLoRA).
+
 Shapes: ``O`` outputs and ``I`` inputs of a matrix, ``R`` the rank, ``V`` rows of an embedding.
 """
 

@@ -31,8 +31,8 @@ def discounted_magnitude(base_OI: torch.Tensor, decomposed: Decomposed, factor: 
 def with_magnitude(base_OI: torch.Tensor, decomposed: Decomposed, factor: float = 1.0) -> torch.Tensor:
     """Return what DoRA makes of a weight at a factor, of its shape, in float32.
 
-    ``magnitude(factor) * (W0 + factor * delta) / norm(W0 + factor * delta)``: 0 gives the base, 1 the
-    trained weight.
+    ``magnitude(factor) * (W0 + factor * delta) / norm(W0 + factor * delta)``, with ``delta = scale * B A`` and
+    ``magnitude(factor)`` of :func:`discounted_magnitude`: 0 gives the base, 1 the trained weight.
 
     Source: arXiv 2402.09353, equation 5; the factor is ours.
     """

@@ -4,6 +4,9 @@ The letters of the text are the only path that is allowed; of all ways to lay th
 blanks, and letters that last) the most probable one is taken. A word lasts from the first frame of its first
 letter to the last frame of its last letter.
 
+The path is ``argmax_p prod_t y_t(p_t)`` over the ``p`` of T letters and blanks that become the text when repeats are
+joined and then blanks dropped.
+
 Source: Graves et al. 2006, Connectionist temporal classification, section 3 (paths with blanks); the best path by
 Viterbi's recursion in place of the sum over all.
 

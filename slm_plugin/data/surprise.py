@@ -40,8 +40,8 @@ def choose_rows(
 ) -> np.ndarray:
     """Draw rows without replacement, with probability proportional to exp(loss / temperature) at each draw.
 
-    The keys ``loss / temperature + g`` with independent Gumbel noise ``g`` are sorted and the largest
-    taken, which is that draw; temperature 0 takes the largest losses. A source smaller than what is to be
+    The keys ``loss / temperature + g`` with independent Gumbel noise ``g = -log(-log u)`` are sorted and the
+    largest taken, which is that draw; temperature 0 takes the largest losses. A source smaller than what is to be
     drawn gives whole passes first. Losses that are not numbers (rows without an answer) come last.
 
     Source: arXiv 1903.06059 (the Gumbel-top-k trick).

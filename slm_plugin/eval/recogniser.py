@@ -8,6 +8,10 @@ have fixed costs.
 It judges what a model says. Its own error rate on real recordings is the ceiling of such a
 judgement and belongs beside it: see :func:`ceiling`.
 
+After step t position j of a template costs
+``D(t, j) = min(D(t-1, j) + 0.7, D(t-1, j-1) + d(u_t, v_j), D(t, j-1) + 0.7)``; a word begins with
+``E(t-1) + 0.6 + d(u_t, v_1)``, where ``E(t)`` is the cheapest D at the end of a template.
+
 Source: one-pass dynamic programming over connected words (Ney, The use of a one-stage dynamic
 programming algorithm for connected word recognition, 1984).
 

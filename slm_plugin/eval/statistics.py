@@ -45,6 +45,9 @@ class Interval:
 def resampled(items: Items, generator: np.random.Generator, resamples: int = RESAMPLES) -> Interval:
     """Return a score's bootstrap interval: items are drawn anew with replacement, the ratio taken each time.
 
+    With ``r_b = sum_i a_i / sum_i b_i`` over the items of draw b, the standard error is the deviation of the
+    ``r_b`` and the interval their 2.5 and 97.5 percentiles.
+
     Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapters 6 and 13 (percentile interval).
 
     Raises:
@@ -57,7 +60,8 @@ def resampled(items: Items, generator: np.random.Generator, resamples: int = RES
 def compared(first: Items, second: Items, generator: np.random.Generator, resamples: int = RESAMPLES) -> Interval:
     """Return the difference ``second - first`` of two models' scores on the same items, item by item.
 
-    Both are resampled together, so what makes an item hard for both cancels out.
+    Both are resampled together, ``r_b = score(second in draw b) - score(first in draw b)``, so what makes an item hard
+    for both cancels out.
 
     Source: Koehn, "Statistical Significance Tests for Machine Translation Evaluation", EMNLP 2004 (paired bootstrap).
 

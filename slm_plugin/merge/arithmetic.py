@@ -85,8 +85,8 @@ def sum_of_differences(
     """Return ``base + scale * sum_k weight_k * keep_k(member_k - base)``.
 
     With ``consensus`` an element counts only where its weighted difference has the sign of their sum (0
-    counts as positive). With ``normalize`` the sum is divided by that of the weights that count, or by 1
-    where that is 0.
+    counts as positive): where ``s w_k d_k > 0`` with ``s = sign(sum_k w_k d_k)``. With ``normalize``
+    the sum is divided by that of the weights that count, or by 1 where that is 0.
 
     Source: arXiv 2306.01708, section 3 (sign election and disjoint mean).
 

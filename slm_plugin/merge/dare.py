@@ -1,5 +1,9 @@
 """DARE merge: drop random elements of each difference, scale up the rest, then add or elect signs.
 
+With ``m`` an element's draw, 1 with probability ``density``, the difference ``d = W_k - W0`` becomes
+``m d * sum |d| / sum |m d|``, the sums over all elements of the tensor; ``dare_linear`` gives
+``W0 + lambda * sum_k w_k d_k``, ``dare_ties`` adds only what has the sign of the sum.
+
 Source: arXiv 2311.03099, section 3.2; mergekit's ``dare_linear`` and ``dare_ties``, which scale what is left
 to the sum of magnitudes before, not by ``1 / density``.
 

@@ -1,4 +1,4 @@
-"""Linear merge: the weighted average of models.
+"""Linear merge: the weighted average of models, ``sum_k w_k W_k / sum_k w_k``.
 
 Source: arXiv 2203.05482 (model soups); mergekit's ``linear``.
 """

@@ -1,4 +1,4 @@
-"""Task arithmetic: weighted differences from a base, added to it.
+"""Task arithmetic: weighted differences from a base, added to it: ``W0 + lambda * sum_k w_k (W_k - W0)``.
 
 Source: arXiv 2212.04089, section 2; mergekit's ``task_arithmetic``.
 """

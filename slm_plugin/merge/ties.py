@@ -1,6 +1,9 @@
 """TIES merge: trim each difference to its largest elements, elect a sign, average what agrees with it.
 
-Source: arXiv 2306.01708, section 3; mergekit's ``ties``.
+With ``d_k = trim(W_k - W0)`` and for each element ``s = sign(sum_k w_k d_k)``, 0 counting as positive, the result is
+``W0 + lambda * sum_{k in A} w_k d_k / sum_{k in A} w_k``, where ``A = {k: s w_k d_k > 0}``.
+
+Source: arXiv 2306.01708, section 3, with weights beside it; mergekit's ``ties``.
 """
 
 from __future__ import annotations

@@ -1,5 +1,8 @@
 """KL anchor: keep the answers close to those of the model before the stage.
 
+The loss gains ``strength * T^2 * mean_n KL(softmax(t_n / T) || softmax(z_n / T))`` over the answer tokens n, with
+``t`` the logits of the model as it was and ``z`` those of the model in training.
+
 Source: Hinton et al. 2015, arXiv 1503.02531, section 2 (temperature); Li and Hoiem 2016, arXiv 1606.09282
 (the old model as the teacher).
 """

@@ -1,4 +1,4 @@
-"""L2 anchor: pull the trained weights toward those the stage started from.
+"""L2 anchor: pull the trained weights toward those the stage started from, by ``strength * sum((p - p0)^2)``.
 
 Source: Li, Grandvalet and Davoine 2018, arXiv 1802.01483 (L2-SP, without its term for new weights).
 """

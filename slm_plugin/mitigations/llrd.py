@@ -1,6 +1,6 @@
 """Layer-wise learning-rate decay: the lower a layer, the slower it learns.
 
-Source: arXiv 2305.09681, ``lr_i = lr_N * alpha^(N - i)``.
+Source: arXiv 2305.09681, ``lr_i = lr_N * alpha^(N - i)`` for layer i of N.
 """
 
 from __future__ import annotations

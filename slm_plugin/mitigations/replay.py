@@ -1,5 +1,7 @@
 """Experience replay: train on a few rows of the earlier tasks along with the current one.
 
+For a stage of n rows ``floor(ratio * n)`` rows of each source are drawn.
+
 Source: arXiv 2505.17496, section on experience replay (5 % of each earlier task); schedules and the
 choice by surprise are additions.
 """

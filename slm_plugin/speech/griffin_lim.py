@@ -6,6 +6,10 @@ further frames, iterates, and settles its own. The grid counts frames from the s
 utterance and never looks at how they arrived, hence every way of cutting the input gives the same
 samples.
 
+With ``w`` the window, ``x_t`` the samples under frame t and ``A`` the amplitudes asked for, a round takes the wave of
+least squares, ``x = sum_t w * irfft(S_t) / sum_t w^2`` with each frame at its place, its spectra
+``C_t = rfft(w * x_t)``, then ``Z = C + momentum * (C - C before)``, and goes on with ``S = A Z / |Z|``.
+
 Source: Griffin and Lim, Signal estimation from modified short-time Fourier transform (1984);
 the block-wise form follows Zhu, Beauregard and Wyse, Real-time iterative spectrum inversion with
 look-ahead (2006); momentum as in Perraudin, Balazs and Sondergaard, A fast Griffin-Lim algorithm (2013).

@@ -4,6 +4,8 @@
 reference: layer 35 of the 1B XLS-R that came with Seamless, 10,000 centroids, 50 units a second, spoken by
 Seamless' ``vocoder_v2``. Both read folders that ``slm codec convert`` or ``slm codec fit`` wrote.
 
+The unit of a frame x is ``argmin_k |x - c_k|^2``.
+
 Source: HuBERT, arXiv 2106.07447; XLS-R, arXiv 2111.09296; SeamlessM4T v2, arXiv 2312.05187.
 
 Shapes: ``N`` samples, ``T`` frames, ``D`` features, ``K`` units.

@@ -104,7 +104,8 @@ class MelFrames:
 def cepstra(log_mel_TM: np.ndarray, n_cepstra: int) -> np.ndarray:
     """Return cepstra and their slopes, ``(T, 2 C)``: what is said, with less of who says it how loud.
 
-    The cosine transform of the bands; coefficient 0 (loudness) counts half. The slope is half the
+    The cosine transform of the bands, ``c_n = sum_m x_m cos(pi n (2 m + 1) / (2 M))``; coefficient 0 (loudness) counts
+    half. The slope is half the
     difference of the next and the previous frame, 0 at both ends.
     """
     n_mels = log_mel_TM.shape[1]
