@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
+import anyio
+
 from slm_serve.backends.protocol import Delta, FinishReason, ModelCard, SamplingParams
 
 
@@ -87,9 +89,11 @@ class FakeBackend:
                 # a real engine always gives the loop a turn between deltas
                 await asyncio.sleep(0)
         finally:
-            # closing a connection takes turns of the loop, in which a second cancellation could strike
-            for _ in range(3):
-                await asyncio.sleep(0)
+            # closing a connection takes turns of the loop, in which a second cancellation could strike; as in
+            # httpcore, the scope around an answer does not reach here
+            with anyio.CancelScope(shield=True):
+                for _ in range(3):
+                    await asyncio.sleep(0)
             call.ended.set()
 
     async def healthy(self) -> bool:
