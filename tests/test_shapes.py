@@ -2,34 +2,16 @@
 
 import ast
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-PACKAGES = ("slm_plugin", "serve/slm_serve")
+from signatures import Function, arguments, functions_of, modules, public_functions, sections
+
 SPOKEN_FOR = ("protocol.py", "hookspecs.py")
 ARRAY = re.compile(r"\b(?:ndarray|NDArray|Tensors?|ArrayLike)\b")
 SUFFIX = re.compile(r"_[A-Z][A-Z0-9]*$")
 SHAPE = re.compile(r"``\((?:[^()`]*,[^()`]*)?\)``|\bshape\b|\bscalars?\b")
-SECTION = re.compile(r"^(Args|Returns|Yields|Raises|Note|Example|Examples):$", re.MULTILINE)
-ENTRY = re.compile(r"^ {4}\*{0,2}(\w+): ?", re.MULTILINE)
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-def public_functions(body: list[ast.stmt], owner: str = "") -> Iterator[tuple[str, Function]]:
-    """Functions and methods that others may call, by dotted name."""
-    for node in body:
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            yield from public_functions(node.body, f"{owner}{node.name}.")
-        elif isinstance(node, ast.If | ast.Try):
-            yield from public_functions(node.body + node.orelse, owner)
-        elif isinstance(node, Function) and (node.name == "__call__" or not node.name.startswith("_")):
-            yield f"{owner}{node.name}", node
-
-
-def functions_of(path: Path) -> list[tuple[str, Function]]:
-    return list(public_functions(ast.parse(path.read_text(encoding="utf-8")).body))
 
 
 def is_array(annotation: ast.expr | None) -> bool:
@@ -38,19 +20,10 @@ def is_array(annotation: ast.expr | None) -> bool:
 
 def words(function: Function) -> tuple[dict[str, str], str]:
     """What a docstring says of each argument (in its first part, where it has no ``Args:`` but one array) and else."""
-    lead, *sections = SECTION.split(ast.get_docstring(function) or "")
-    said = dict(zip(sections[::2], sections[1::2], strict=True))
-    _, *entries = ENTRY.split(said.get("Args", ""))
-    of_arguments = dict(zip(entries[::2], entries[1::2], strict=True))
-    if "Args" not in said and len(arrays := array_arguments(function)) == 1:
+    lead, of_arguments, rest = sections(function)
+    if not of_arguments and len(arrays := arguments(function, is_array)) == 1:
         of_arguments = {arrays[0]: lead}
-    return of_arguments, "\n".join((lead, said.get("Returns", ""), said.get("Yields", "")))
-
-
-def array_arguments(function: Function) -> list[str]:
-    found = function.args
-    every = [*found.posonlyargs, *found.args, found.vararg, *found.kwonlyargs, found.kwarg]
-    return [argument.arg for argument in every if argument and is_array(argument.annotation)]
+    return of_arguments, f"{lead}\n{rest}"
 
 
 def unsaid(function: Function, inherited: list[Function]) -> list[str]:
@@ -58,7 +31,7 @@ def unsaid(function: Function, inherited: list[Function]) -> list[str]:
     if any(ast.unparse(decorator).endswith("overload") for decorator in function.decorator_list):
         return []
     told = [words(one) for one in (function, *inherited)]
-    unnamed = [name for name in array_arguments(function) if not SUFFIX.search(name)]
+    unnamed = [name for name in arguments(function, is_array) if not SUFFIX.search(name)]
     missing = [name for name in unnamed if not any(SHAPE.search(said.get(name, "")) for said, _ in told)]
     if is_array(function.returns) and not any(SHAPE.search(rest) for _, rest in told):
         missing.append("return")
@@ -78,13 +51,12 @@ def declared(package: Path, module: Path) -> dict[str, list[Function]]:
 
 def test_every_public_function_says_the_shape_of_each_array_it_takes_and_gives(root: Path):
     silent, with_arrays = [], 0
-    for package in (root / name for name in PACKAGES):
-        for path in sorted(package.rglob("*.py")):
-            spoken_for = declared(package, path)
-            for name, function in functions_of(path):
-                with_arrays += bool(array_arguments(function)) or is_array(function.returns)
-                inherited = spoken_for.get(function.name, []) if "." in name else []
-                silent += [(f"{path}:{function.lineno}", name, array) for array in unsaid(function, inherited)]
+    for package, path in modules(root):
+        spoken_for = declared(package, path)
+        for name, function in functions_of(path):
+            with_arrays += bool(arguments(function, is_array)) or is_array(function.returns)
+            inherited = spoken_for.get(function.name, []) if "." in name else []
+            silent += [(f"{path}:{function.lineno}", name, array) for array in unsaid(function, inherited)]
     assert with_arrays > 120
     assert silent == []
 

@@ -240,7 +240,7 @@ class Extension(BaseModel):
 
 
 class AudioAnswer(BaseModel):
-    """A spoken answer."""
+    """A spoken answer; it expires at a second of Unix time."""
 
     id: str
     data: str
@@ -308,7 +308,7 @@ class Usage(BaseModel):
 
 
 class ChatCompletion(BaseModel):
-    """Answer to a request that does not stream."""
+    """Answer to a request that does not stream; ``created`` is Unix time in seconds."""
 
     id: str
     object: Literal["chat.completion"] = "chat.completion"
@@ -348,7 +348,7 @@ class ChunkChoice(BaseModel):
 
 
 class ChatCompletionChunk(BaseModel):
-    """One event of a streamed answer."""
+    """One event of a streamed answer; ``created`` is Unix time in seconds."""
 
     id: str
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"

@@ -41,6 +41,7 @@ class SpeechRequest(StrictRequest):
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
     stream_format: Literal["audio", "sse"] = "audio"
     speed: float = 1.0
+    """A factor; units have a speed of their own, so only 1 is possible."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     """Ours."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None

@@ -120,8 +120,8 @@ def forget_percent(before: Sequence[float], after: Sequence[float]) -> float:
     """Return how much error rates on the original test sets grew: ``100 * (mean after / mean before - 1)``.
 
     Args:
-        before: Error rates before, one per test set.
-        after: Error rates after, in the same order.
+        before: Error rates before, one per test set, as shares or in per cent.
+        after: Error rates after, in the same order and unit.
 
     Raises:
         DataError: The lists differ in length or are empty, or the mean before is not above 0.

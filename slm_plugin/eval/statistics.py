@@ -94,6 +94,9 @@ def noise_floor(deviation: float, n_first: int, n_second: int) -> float:
         deviation: Sample standard deviation of the score over seeds, from :func:`spread`.
         n_first: Seeds of the first method.
         n_second: Seeds of the second.
+
+    Returns:
+        A difference of scores, in their unit.
     """
     return 2.0 * deviation * math.sqrt(1.0 / n_first + 1.0 / n_second)
 

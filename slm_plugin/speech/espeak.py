@@ -99,7 +99,7 @@ class Espeak:
             text: What to say.
             voice: Name of an espeak-ng voice.
             words_per_minute: Speaking rate, 80 to 450.
-            pitch: Base pitch, 0 to 100.
+            pitch: Base pitch on espeak-ng's scale of 0 to 100, without a unit; 50 is the voice's own.
 
         Raises:
             SlmError: The voice is unknown or the library refused the text.

@@ -81,7 +81,7 @@ class Conditioned:
 
 
 def check_rate(rate_hz: int | None) -> int:
-    """Return the rate of a recording.
+    """Return the rate of a recording in Hz.
 
     Raises:
         AudioError: It is not known or not supported.

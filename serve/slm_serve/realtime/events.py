@@ -64,6 +64,7 @@ class AudioOutput(StrictRequest):
     format: PcmFormat = PcmFormat()
     voice: Annotated[str, BeforeValidator(voice_name)] = "default"
     speed: Annotated[float, Field(ge=1, le=1)] = 1.0
+    """A factor; units have a speed of their own, so only 1 is possible."""
 
 
 class SessionAudio(StrictRequest):

@@ -48,7 +48,7 @@ class EndpointVoice:
         """How to speak, where the server takes instructions."""
 
         speed: float = Field(default=1.0, ge=0.25, le=4.0)
-        """Speaking rate."""
+        """Speaking rate as a factor; 1 is the voice's own."""
 
         api_key_variable: str = "OPENAI_API_KEY"
         """Environment variable that holds the key; none is sent where it is not set."""

@@ -40,7 +40,7 @@ class EspeakVoice:
         """Speaking rate."""
 
         pitch: int = Field(default=50, ge=0, le=100)
-        """Base pitch."""
+        """Base pitch on espeak-ng's scale, without a unit; 50 is the voice's own."""
 
     licence = "espeak-ng is GPL-3; its licence does not reach the speech it makes"
 

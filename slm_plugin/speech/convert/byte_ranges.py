@@ -51,7 +51,7 @@ class RemoteFolder:
             raise CodecError(f"{location} cannot be opened: {error}.") from None
 
     def bytes(self, name: str, start: int | None = None, end: int | None = None) -> bytes:
-        """Return a file of the folder, or a range of it.
+        """Return a file of the folder, or its bytes from ``start`` on, to ``end`` without it.
 
         Raises:
             CodecError: It is not there or cannot be read.

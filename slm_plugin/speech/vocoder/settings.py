@@ -49,7 +49,7 @@ class VocoderShape(Strict):
     """Slope of the leaky rectifiers below 0."""
 
     duration_kernel: int = Field(default=3, ge=1)
-    """Kernel size of both convolutions of the duration predictor."""
+    """Kernel size of both convolutions of the duration predictor, in units."""
 
     @model_validator(mode="after")
     def _same_lengths(self) -> VocoderShape:
