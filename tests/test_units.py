@@ -1,7 +1,7 @@
 """Every public number that is a time, a rate, a length or a size says its unit, in its name or in its docstring.
 
-A number counts as one where its name says so (``start``, ``hop``, ``window``, ``timeout``, ...). Its unit stands in the
-name (``rate_hz``, ``block_seconds``, ``n_frames``) or in the docstring; shares and factors say that they are one.
+A number counts as one where its name says so (``start``, ``hop``, ``window``, ``timeout``, ...). Its unit stands in
+the name (``rate_hz``, ``block_seconds``, ``n_frames``) or in the docstring; shares and factors say that they are one.
 """
 
 import ast
