@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -19,6 +20,13 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # no test compares times, those of Hypothesis neither: a busy machine is no failure
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _what_was_imported_is_no_garbage() -> None:
+    """Spare collections of garbage what lives by now: the host collects after every training, and it was most of one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

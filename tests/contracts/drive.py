@@ -5,6 +5,7 @@ Usage: ``torchrun --standalone --nproc_per_node 2 drive.py configurations.json``
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -20,6 +21,9 @@ def main(path: str) -> None:
     )
     from llamafactory.train.tuner import run_exp
 
+    # the host collects garbage after every run: what was imported is no garbage, and most of what is looked through
+    gc.collect()
+    gc.freeze()
     # the host takes the processes apart after every run; the next run is for the same ones
     take_apart = torch.distributed.destroy_process_group
     torch.distributed.destroy_process_group = lambda *args: None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ def run_host() -> Callable[[dict[str, Any]], None]:
     from llamafactory.train.tuner import export_model, run_exp
 
     torch.set_num_threads(1)
+    # as at every module's start: the imports above are most of what lives
+    gc.collect()
+    gc.freeze()
 
     def run(config: dict[str, Any]) -> None:
         (export_model if "export_dir" in config else run_exp)(copy.deepcopy(config))

@@ -78,6 +78,7 @@ def test_a_resumed_run_goes_on_as_one_that_never_stopped(resample, units_base, d
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "resumed"))
 
 
+@pytest.mark.slow
 def test_two_processes_with_half_the_batch_visit_the_same_rows(units_base, data, run_host, tmp_path):
     slm = block({"llm": 0.5}, stage="asr", schedule=FALLING, resample="epoch")
     config = train_config(units_base, data, tmp_path / "one", stage="asr", slm=slm, max_steps=6, learning_rate=1e-3)

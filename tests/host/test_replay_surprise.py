@@ -134,6 +134,7 @@ def test_a_checkpoint_of_other_ratios_is_refused(units_base, data, run_host, tmp
         run_host(resumed)
 
 
+@pytest.mark.slow
 def test_two_processes_choose_the_rows_that_one_chooses(units_base, data, run_host, tmp_path):
     slm = block({"asr": 0.5, "sqa": 0.2}, stage="llm", pick="surprise", temperature=0.3)
     config = train_config(units_base, data, tmp_path / "one", stage="llm", slm=slm)

