@@ -24,7 +24,7 @@ settings.load_profile("untimed")
 
 @pytest.fixture(scope="module", autouse=True)
 def _what_was_imported_is_no_garbage() -> None:
-    """Spare collections of garbage what lives by now: the host collects after every training, and it was most of one."""
+    """Spare what lives by now every collection of garbage: the host makes one after each training, and it cost most.
     gc.collect()
     gc.freeze()
 
