@@ -24,7 +24,7 @@ settings.load_profile("untimed")
 
 @pytest.fixture(scope="module", autouse=True)
 def _what_was_imported_is_no_garbage() -> None:
-    """Spare what lives by now every collection of garbage: the host makes one after each training, and it cost most.
+    """Let collections of garbage pass over what lives by now: the host makes one after every training."""
     gc.collect()
     gc.freeze()
 
