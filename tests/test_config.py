@@ -6,10 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from damping import Damping, registry_with_damping
 from slm_plugin.config import UnitsConfig, parse_block
 from slm_plugin.errors import ConfigError
-from slm_plugin.mitigations.replay import Replay
 from slm_plugin.stages.asr import AsrStage
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return registry_with_damping()
 
 
 def problems(raw: object, registry: object) -> list[str]:
@@ -19,9 +24,9 @@ def problems(raw: object, registry: object) -> list[str]:
 
 
 def test_a_block_yields_its_stage_and_mitigations_in_order(registry):
-    config = parse_block({"stage": "asr", "mitigations": [{"replay": {"sources": {"llm": 0.05}}}]}, registry)
-    assert [type(instance) for instance in config.instances] == [AsrStage, Replay]
-    assert config.instances[1].options.sources == {"llm": 0.05}
+    config = parse_block({"stage": "asr", "mitigations": [{"damping": {"factors": {"head": 0.05}}}]}, registry)
+    assert [type(instance) for instance in config.instances] == [AsrStage, Damping]
+    assert config.instances[1].options.factors == {"head": 0.05}
 
 
 def test_an_empty_block_asks_for_nothing(registry):
@@ -68,7 +73,7 @@ def test_all_problems_of_block_stage_and_mitigations_come_at_once(registry):
             "stgae": "asr",
             "stage": "ars",
             "train_units": "row",
-            "mitigations": [{"replya": {}}, {"replay": {"sources": {"llm": -1.0}, "resampel": "epoch"}}],
+            "mitigations": [{"dampign": {}}, {"damping": {"factors": {"head": -1.0}, "whne": "always"}}],
         },
         registry,
     )
@@ -77,36 +82,25 @@ def test_all_problems_of_block_stage_and_mitigations_come_at_once(registry):
         "slm.stgae",
         "slm.stage",
         "slm.mitigations[0]",
-        "slm.mitigations[1].replay.sources",
-        "slm.mitigations[1].replay.resampel",
+        "slm.mitigations[1].damping.factors",
+        "slm.mitigations[1].damping.whne",
     ]
     assert "Did you mean 'rows'?" in found[0]
     assert "Did you mean 'stage'?" in found[1]
     assert "no stage is called 'ars'. Did you mean 'asr'?" in found[2]
-    assert "no mitigation is called 'replya'. Did you mean 'replay'? Registered: " in found[3]
-    assert "the ratio of 'llm' must be 0 or more, got -1.0" in found[4]
+    assert "no mitigation is called 'dampign'. Did you mean 'damping'? Registered: " in found[3]
+    assert "the factor of 'head' must be 0 or more, got -1.0" in found[4]
 
 
-@pytest.mark.parametrize("entry", [{"replay": {}, "other": {}}, {}])
+@pytest.mark.parametrize("entry", [{"damping": {}, "other": {}}, {}])
 def test_a_mitigation_entry_is_one_name(entry: dict, registry):
     (text,) = problems({"mitigations": [entry]}, registry)
     assert text == f"asr.yaml: slm.mitigations[0]: each entry is one name with its options, got {sorted(entry)}."
 
 
 def test_a_mitigation_without_options_may_be_written_as_its_name(registry):
-    (text,) = problems({"mitigations": ["replay"]}, registry)
-    assert text == "asr.yaml: slm.mitigations[0].replay.sources: is required."
-
-
-@pytest.mark.parametrize("ratio", [-0.1, float("nan"), float("inf"), "half"])
-def test_a_bad_replay_ratio_is_refused(ratio: object, registry):
-    (text,) = problems({"mitigations": [{"replay": {"sources": {"llm": ratio}}}]}, registry)
-    assert text.startswith("asr.yaml: slm.mitigations[0].replay.sources")
-
-
-def test_replay_needs_a_source(registry):
-    (text,) = problems({"mitigations": [{"replay": {"sources": {}}}]}, registry)
-    assert text.startswith("asr.yaml: slm.mitigations[0].replay.sources: ")
+    (text,) = problems({"mitigations": ["damping"]}, registry)
+    assert text == "asr.yaml: slm.mitigations[0].damping.factors: is required."
 
 
 @given(
@@ -115,7 +109,7 @@ def test_replay_needs_a_source(registry):
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(["stage", "units", "count", "mitigations", "replay", "x"]), inner, max_size=4
+                st.sampled_from(["stage", "units", "count", "mitigations", "damping", "x"]), inner, max_size=4
             )
         ),
         max_leaves=8,

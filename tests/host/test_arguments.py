@@ -8,8 +8,9 @@ import sys
 import pytest
 import yaml
 
+from damping import registry_with_damping
 from host.world import train_config
-from slm_plugin.errors import ConfigError, DataError
+from slm_plugin.errors import ConfigError
 from slm_plugin.host import runtime
 
 pytestmark = [pytest.mark.host, pytest.mark.xdist_group("host")]
@@ -18,6 +19,8 @@ pytestmark = [pytest.mark.host, pytest.mark.xdist_group("host")]
 @pytest.fixture
 def parse(llm, data, tmp_path, monkeypatch):
     """Parse a train configuration as the command line does and return the block in force."""
+
+    monkeypatch.setattr(runtime, "registry", registry_with_damping)
 
     def run(slm, *overrides, **changes):
         from llamafactory.hparams import get_train_args
@@ -46,22 +49,22 @@ def test_without_a_block_nothing_is_in_force(parse):
 
 def test_dotted_overrides_reach_every_level(parse):
     active = parse(
-        {"stage": "asr", "mitigations": [{"replay": {"sources": {"llm": 0.1, "asr": 0.2}}}]},
+        {"stage": "asr", "mitigations": [{"damping": {"factors": {"head": 0.1, "body": 0.2}}}]},
         "slm.units.count=60",
         "slm.stage=tts",
-        "slm.mitigations.replay.sources.llm=0.5",
-        "slm.mitigations.replay.resample=epoch",
+        "slm.mitigations.damping.factors.head=0.5",
+        "slm.mitigations.damping.when=always",
         "max_steps=9",
     )
     assert active.config.unit_count == 60
     assert active.config.block.stage == "tts"
-    expected = {"replay": {"sources": {"llm": 0.5, "asr": 0.2}, "resample": "epoch"}}
+    expected = {"damping": {"factors": {"head": 0.5, "body": 0.2}, "when": "always"}}
     assert active.config.block.mitigations == [expected]
 
 
 def test_an_override_can_add_a_mitigation(parse):
-    active = parse({"stage": "asr"}, "slm.mitigations.replay.sources.llm=0.5")
-    assert active.config.block.mitigations == [{"replay": {"sources": {"llm": 0.5}}}]
+    active = parse({"stage": "asr"}, "slm.mitigations.damping.factors.head=0.5")
+    assert active.config.block.mitigations == [{"damping": {"factors": {"head": 0.5}}}]
 
 
 def test_the_block_can_be_json_on_a_plain_command_line(llm, data, tmp_path, monkeypatch):
@@ -83,7 +86,7 @@ def test_all_mistakes_are_told_at_once_with_the_nearest_names(parse):
                 "unitz": {"count": 5},
                 "train_units": "row",
                 "units": {"count": "many"},
-                "mitigations": [{"replai": {}}, {"replay": {"sources": {"llm": -0.1}, "resampel": "epoch"}}],
+                "mitigations": [{"dampign": {}}, {"damping": {"factors": {"head": -0.1}, "whne": "always"}}],
             }
         )
     told = [str(problem) for problem in caught.value.problems]
@@ -92,9 +95,9 @@ def test_all_mistakes_are_told_at_once_with_the_nearest_names(parse):
         "asr.yaml: slm.train_units: 'row' is not accepted. Did you mean 'rows'? Accepted: modules, rows.",
         "asr.yaml: slm.units.count: input should be a valid integer, got 'many'.",
         "asr.yaml: slm.stage: no stage is called 'ars'. Did you mean 'asr'?",
-        "asr.yaml: slm.mitigations[0]: no mitigation is called 'replai'. Did you mean 'replay'?",
-        "asr.yaml: slm.mitigations[1].replay.sources: the ratio of 'llm' must be 0 or more, got -0.1.",
-        "asr.yaml: slm.mitigations[1].replay.resampel: unknown key. Did you mean 'resample'?",
+        "asr.yaml: slm.mitigations[0]: no mitigation is called 'dampign'. Did you mean 'damping'?",
+        "asr.yaml: slm.mitigations[1].damping.factors: the factor of 'head' must be 0 or more, got -0.1.",
+        "asr.yaml: slm.mitigations[1].damping.whne: unknown key. Did you mean 'when'?",
     ]
     for text in expected:
         assert any(line.startswith(text) for line in told), text
@@ -110,7 +113,7 @@ def test_all_mistakes_are_told_at_once_with_the_nearest_names(parse):
             r"slm.train_units: rows needs finetuning_type: lora, got full",
         ),
         (
-            {"mitigations": [{"replay": {"sources": {"llm": 0.1}}}]},
+            {"mitigations": [{"damping": {"factors": {"head": 0.1}}}]},
             {"stage_of_host": "pt"},
             r"slm.mitigations: act on the host's stage: sft only, got stage: pt",
         ),
@@ -128,8 +131,3 @@ def test_a_mistake_is_one_readable_line(parse, slm, changes, message):
         return
     with pytest.raises(ConfigError, match=message):
         parse(slm, **changes)
-
-
-def test_a_missing_data_set_folder_is_named(parse):
-    with pytest.raises(DataError, match=r"nowhere/dataset_info.json cannot be read .*set dataset_dir"):
-        parse({"mitigations": [{"replay": {"sources": {"llm": 0.1}}}]}, "dataset_dir=nowhere")

@@ -1,4 +1,4 @@
-"""The stock commands in processes of their own: train on two processes, chat, api, and plain error messages."""
+"""The stock commands in processes of their own: chat, api, and plain error messages."""
 
 from __future__ import annotations
 
@@ -16,10 +16,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from safetensors.torch import load_file
 
 from host.world import UNITS, export_config, train_config
-from slm_plugin import card
 
 pytestmark = [pytest.mark.host, pytest.mark.xdist_group("command_line")]
 
@@ -43,33 +41,6 @@ def host(command, config, folder, **more):
         timeout=TIMEOUT_SECONDS,
         check=False,
     )
-
-
-@pytest.fixture(scope="module")
-def replayed(data):
-    return {
-        "stage": "tts",
-        "units": {"count": UNITS},
-        "mitigations": [{"replay": {"sources": {"llm": 0.5, "asr": 0.25}, "resample": "epoch"}}],
-    }
-
-
-def test_two_torchrun_processes_know_the_block_and_replay_the_same_rows(
-    units_base, data, replayed, run_host, tmp_path
-):
-    # two processes with batches of 2 see the same 4 rows per step as one process with a batch of 4
-    both = {"slm": replayed, "stage": "tts", "max_steps": 4}
-    config = train_config(units_base, data, tmp_path / "two", **both, per_device_train_batch_size=2)
-    config |= {"stage": "sft", "disable_shuffling": True}
-    done = host("train", config, tmp_path, FORCE_TORCHRUN="1", NPROC_PER_NODE="2")
-    assert done.returncode == 0, done.stderr[-3000:]
-    run_host({**config, "output_dir": str(tmp_path / "one"), "per_device_train_batch_size": 4})
-    one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
-    assert one.keys() == two.keys()
-    # the mean over two processes is taken in another order than over one batch
-    assert max((one[name] - two[name]).abs().max().item() for name in one) < 2e-3
-    assert card.read(tmp_path / "two")["replay"] == card.read(tmp_path / "one")["replay"] == {"llm": 20, "asr": 10}
-    assert done.stderr.count("replay: 40 rows of the current stage") == 1
 
 
 def test_a_mistake_in_a_yaml_ends_the_command_with_one_message_and_no_traceback(llm, data, tmp_path):

@@ -1,4 +1,4 @@
-"""Replay through the host: counts, neutrality, epochs, streams, and the errors before training starts."""
+"""Replay through the host: counts, neutrality, epochs, streams, two processes, and errors before training starts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from host.test_command_line import host
 from host.world import UNITS, train_config
 from slm_plugin import card
 from slm_plugin.errors import ConfigError, DataError
@@ -88,6 +89,29 @@ def test_a_streamed_stage_draws_by_probability(units_base, data, run_host, tmp_p
     # .5 / (1 + .5)
     assert card.read(tmp_path / "llm")["replay_probability"] == {"asr": pytest.approx(1 / 3)}
     assert len(seen_rows) == 12
+
+
+def test_two_torchrun_processes_replay_the_rows_that_one_replays(units_base, data, run_host, tmp_path):
+    # two processes with batches of 2 see the same 4 rows per step as one process with a batch of 4
+    slm = block({"llm": 0.5, "asr": 0.25}, resample="epoch")
+    both = {"slm": slm, "stage": "tts", "max_steps": 4}
+    config = train_config(units_base, data, tmp_path / "two", **both, per_device_train_batch_size=2)
+    config |= {"stage": "sft", "disable_shuffling": True}
+    done = host("train", config, tmp_path, FORCE_TORCHRUN="1", NPROC_PER_NODE="2")
+    assert done.returncode == 0, done.stderr[-3000:]
+    run_host({**config, "output_dir": str(tmp_path / "one"), "per_device_train_batch_size": 4})
+    one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    # the mean over two processes is taken in another order than over one batch
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 2e-3
+    assert card.read(tmp_path / "two")["replay"] == card.read(tmp_path / "one")["replay"] == {"llm": 20, "asr": 10}
+    assert done.stderr.count("replay: 40 rows of the current stage") == 1
+
+
+def test_a_missing_data_set_folder_is_named(units_base, data, run_host, tmp_path):
+    config = train_config(units_base, data, tmp_path / "x", stage="tts", slm=block({"llm": 0.1}))
+    with pytest.raises(DataError, match=r"nowhere/dataset_info.json cannot be read .*set dataset_dir"):
+        run_host({**config, "dataset_dir": "nowhere"})
 
 
 def test_a_missing_source_is_refused_with_the_nearest_name(units_base, data, run_host, tmp_path):

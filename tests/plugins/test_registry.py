@@ -99,7 +99,7 @@ def test_an_installed_plugin_that_cannot_be_imported_is_one_readable_error(
     ("hook", "name", "noun"),
     [
         ("slm_register_stages", "asr", "stage"),
-        ("slm_register_mitigations", "replay", "mitigation"),
+        ("slm_register_mitigations", Registry.load(entry_points=False).mitigations.names()[0], "mitigation"),
     ],
 )
 def test_a_built_in_name_cannot_be_taken(hook: str, name: str, noun: str):
