@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -60,6 +61,23 @@ async def test_an_engine_that_dies_tells_the_end_of_its_log(tmp_path, monkeypatc
     with pytest.raises(EngineError, match=r"code 3 while starting(.|\n)*the reason"):
         await engine.ready()
     engine.stop()
+
+
+def test_the_engine_is_a_group_of_its_own_in_our_session(tmp_path, monkeypatch):
+    # a signal from the terminal is for the gateway alone; a session of its own would compete with ours for processors
+    monkeypatch.setattr(engine_module, "on_cpu", lambda: False)
+    engine = Engine("nowhere", tmp_path / "log")
+    program = "import os, signal; print(os.getsid(0), os.getpgid(0), os.getpid(), flush=True); signal.pause()"
+    monkeypatch.setattr(engine, "_command", lambda: [sys.executable, "-c", program])
+    engine.start()
+    try:
+        while not (said := (tmp_path / "log").read_text()).endswith("\n"):
+            assert engine.exit_code() is None
+            time.sleep(0.05)
+    finally:
+        engine.stop()
+    session, group, process = map(int, said.split())
+    assert (session, group) == (os.getsid(0), process)
 
 
 def test_stopping_ends_the_children_of_the_engine_too(tmp_path, monkeypatch):
