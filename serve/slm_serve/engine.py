@@ -83,7 +83,7 @@ class Engine:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=engine_environment(os.environ, on_cpu()) | {"VLLM_API_KEY": self.key, **self._environment},
-                # of its own, but in our session: Linux shares the processors out between sessions, and one whose processes
+                # of its own, but in our session: Linux shares processors out between sessions, and one whose processes
                 # wait by yielding, as the engine's do, was seen to keep others from running for seconds
                 process_group=0,
             )
