@@ -31,6 +31,8 @@ class Active:
         config: The parsed block.
         hooks: Manager with the stage and mitigations of the block.
         vocabulary: Unit tokens of the tokenizer, once it is loaded; None without units.
+        new_tokens: Ids of the tokens that this run added to the tokenizer; empty if it had all of them.
+        promises_units: Whether the block itself, rather than an adapter's card, says that unit rows train.
         seed: The host's training seed.
         output_dir: Where the host writes.
         process_index: Rank of this process.
@@ -45,6 +47,8 @@ class Active:
     config: SlmConfig
     hooks: pluggy.PluginManager
     vocabulary: UnitVocabulary | None = None
+    new_tokens: range = range(0)
+    promises_units: bool = False
     seed: int = 0
     output_dir: Path = Path()
     process_index: int = 0

@@ -19,7 +19,7 @@ def patch(loader: Any) -> None:
         active = runtime.active()
         if active is None:
             return
-        before = len(tokenizer)
+        before = set(tokenizer.get_vocab().values())
         if active.config.unit_count:
             active.vocabulary = UnitVocabulary.extend(tokenizer, active.config.unit_count)
         else:
@@ -29,8 +29,10 @@ def patch(loader: Any) -> None:
         ]
         if further:
             tokenizer.add_tokens(further, special_tokens=True)
-        if len(tokenizer) > before:
-            # the host resizes the embeddings only where this is set
+        added = set(tokenizer.get_vocab().values()) - before
+        active.new_tokens = range(min(added), max(added) + 1) if added else range(0)
+        if added:
+            # the host looks at the embeddings only if this is set
             model_args.resize_vocab = True
 
     loader.patch_tokenizer = patch_tokenizer
