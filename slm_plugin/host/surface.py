@@ -35,7 +35,13 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
         )
     ),
     "llamafactory.hparams.finetuning_args": dict.fromkeys(
-        ("FinetuningArguments.additional_target", "FinetuningArguments.create_new_adapter")
+        (
+            "FinetuningArguments.additional_target",
+            "FinetuningArguments.create_new_adapter",
+            "FinetuningArguments.freeze_extra_modules",
+            "FinetuningArguments.lora_target",
+            "FinetuningArguments.use_badam",
+        )
     ),
     "llamafactory.hparams.model_args": dict.fromkeys(
         (
@@ -85,6 +91,7 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
     },
     "llamafactory.model.adapter": {
         "LoraConfig": None,
+        "init_adapter": ("config", "model", "model_args", "finetuning_args", "is_trainable"),
         "_setup_lora_tuning": (
             "config",
             "model",
