@@ -13,6 +13,7 @@ from typing import Any
 
 from slm_plugin import __version__
 from slm_plugin.errors import DataError, WeightsError
+from slm_plugin.vocabulary import UnitVocabulary
 from slm_plugin.weights.staging import intended
 
 FILE_NAME = "slm.json"
@@ -34,6 +35,30 @@ def read(folder: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise DataError(f"{path} is damaged: {error}.") from None
     return content
+
+
+def units_of(folder: Path) -> dict[str, Any] | None:
+    """Return the unit vocabulary of a folder, ``first_id`` and ``count``: by its card, else by its tokenizer.
+
+    Returns:
+        The record of a card; ``None`` if the folder has no units, or neither card nor tokenizer.
+
+    Raises:
+        DataError: The card is damaged.
+        VocabularyError: The tokenizer has unit tokens whose ids are not one run.
+        WeightsError: The tokenizer cannot be read.
+    """
+    recorded: dict[str, Any] | None = read(folder).get("units")
+    if recorded or not (folder / "tokenizer_config.json").is_file():
+        return recorded
+    from transformers import AutoTokenizer
+
+    try:
+        found = UnitVocabulary.find(AutoTokenizer.from_pretrained(folder))
+    except (OSError, ValueError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise WeightsError(f"the tokenizer in {folder} cannot be read: {text}") from None
+    return None if found is None else {"count": found.count, "first_id": found.first_id, "seed": None, "init": None}
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> None:

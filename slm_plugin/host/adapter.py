@@ -26,7 +26,8 @@ def patch(adapter: Any) -> None:
         is_trainable: bool,
         cast_trainable_params_to_fp32: bool,
     ) -> Any:
-        extra = _lora_options(model, finetuning_args) if is_trainable else {}
+        is_new = is_trainable and not _continues(model_args, finetuning_args)
+        extra = _lora_options(model, finetuning_args) if is_new else {}
         real = adapter.LoraConfig
         if extra:
             adapter.LoraConfig = functools.partial(real, **extra)
@@ -59,7 +60,8 @@ def _lora_options(model: Any, finetuning_args: Any) -> dict[str, Any]:
     """Set ``additional_target`` and return further LoRA options for the block in force.
 
     Raises:
-        ConfigError: ``train_units: rows`` stands beside an ``additional_target`` that trains the whole matrices.
+        ConfigError: ``lora_target`` or, with ``train_units: rows``, ``additional_target`` trains the same matrices
+            in another way.
     """
     active = runtime.active()
     if active is None or active.vocabulary is None:
@@ -69,7 +71,14 @@ def _lora_options(model: Any, finetuning_args: Any) -> dict[str, Any]:
     # a tied model has one matrix: training a copy of it for each of its uses would export two
     trained = [path.split(".")[-1] for path in own_matrices(model)]
     targets = list(finetuning_args.additional_target or [])
-    whole = [target for target in targets if any(_names(target, path) for path in vocabulary_modules(model))]
+    whole = _naming(targets, model)
+    low_rank = _naming(finetuning_args.lora_target, model)
+    if low_rank:
+        text = (
+            f"{active.config.block.train_units} trains rows of embeddings and head in full, but lora_target names"
+            f" {', '.join(low_rank)}, which trains a low-rank update of the same matrix. Take it out of lora_target."
+        )
+        raise ConfigError([Problem("slm.train_units", text)])
     if active.config.block.train_units == "rows":
         if whole:
             text = (
@@ -89,6 +98,16 @@ def _lora_options(model: Any, finetuning_args: Any) -> dict[str, Any]:
         if whole != trained:
             runtime.say(f"additional_target: this model ties its head to {trained[0]}, which trains for both.")
     return {"ensure_weight_tying": True} if whole and is_tied(model) else {}
+
+
+def _continues(model_args: Any, finetuning_args: Any) -> bool:
+    return bool(model_args.adapter_name_or_path) and not finetuning_args.create_new_adapter
+
+
+def _naming(targets: Sequence[str], model: Any) -> list[str]:
+    """Return the targets that name input embeddings or head."""
+    paths = list(vocabulary_modules(model))
+    return [target for target in targets if any(_names(target, path) for path in paths)]
 
 
 def _names(target: str, path: str) -> bool:
@@ -125,7 +144,7 @@ def _require_trained_units(
     if short:
         path, rows = next(iter(short.items()))
         text = (
-            f"end at token {vocabulary.end_id - 1}, but {path} has {rows} rows: the tokenizer of this model has units and"
+            f"end at token {vocabulary.end_id - 1}, but {path} has {rows} rows: the tokenizer of this model has units,"
             " its weights have none. Set resize_vocab: true, or use the folder that the units base was exported to."
         )
         raise ConfigError([Problem("slm.units", text)])
@@ -175,21 +194,21 @@ def _help(
     if kind == "freeze":
         extra = list(dict.fromkeys([*(finetuning_args.freeze_extra_modules or []), *names]))
         return f"Set freeze_extra_modules: {','.join(extra)}."
-    continued = (model_args.adapter_name_or_path or [None])[-1]
-    if continued is not None and not finetuning_args.create_new_adapter:
+    earlier = (model_args.adapter_name_or_path or [None])[-1]
+    if _continues(model_args, finetuning_args):
         other = "modules" if rows_only else "rows"
         same = all(rows == units for rows in wrong.values()) if not rows_only else all(wrong.values())
         hint = f"; set train_units: {other} to go on as that adapter was trained" if same else ""
         return (
-            f"The adapter {continued} is continued as it was made. Set create_new_adapter: true to merge it into the"
+            f"The adapter {earlier} is continued as it was made. Set create_new_adapter: true to merge it into the"
             f" model and train a new one{hint}."
         )
-    targeted = [path for path in wrong for target in finetuning_args.lora_target if _names(target, path)]
-    if targeted:
-        return f"Take {', '.join(path.split('.')[-1] for path in targeted)} out of lora_target."
     if stated and not rows_only:
         rest = [target for target in stated if not any(_names(target, path) for path in own)]
         return f"Set additional_target: {','.join([*names, *rest])}, or leave it out."
+    if earlier is not None:
+        # the host merges none into a quantised model, nor under ZeRO-3
+        return f"The adapter {earlier} is continued whatever the key says: export it into a model and start from that."
     if kind == "oft":
         return "OFT trains a copy of tied embeddings and leaves the head as it was: use finetuning_type: lora."
     return "PEFT cannot train these modules here: use finetuning_type: full, or freeze with freeze_extra_modules."

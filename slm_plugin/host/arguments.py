@@ -15,6 +15,7 @@ from slm_plugin.host import checks, lora_scale, runtime, surface
 from slm_plugin.host.overrides import with_named_overrides
 from slm_plugin.weights.checkpoint import require_whole
 from slm_plugin.weights.staging import make_partial
+from slm_plugin.weights.tied import differing_matrices
 
 
 def patch(parser: Any) -> None:
@@ -122,12 +123,20 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str, promises_unit
 def _model_problems(active: runtime.Active, where: str) -> list[Problem]:
     """Tell of a local model whose files are not all there, before the host reads the first of them."""
     folder = Path(str(active.model_args.model_name_or_path))
+    spot = f"{where.removesuffix('slm').removesuffix(': ') or 'arguments'}: model_name_or_path"
     try:
         require_whole(folder)
+        has_weights = (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
+        differing = differing_matrices(folder) if has_weights else None
     except WeightsError as error:
-        spot = f"{where.removesuffix('slm').removesuffix(': ') or 'arguments'}: model_name_or_path"
         return [Problem(spot, str(error))]
-    return []
+    if differing is None:
+        return []
+    text = (
+        f"{folder} holds two different matrices, {' and '.join(differing)}, under tie_word_embeddings: true, which"
+        " programs read differently. Set tie_word_embeddings: false in its config.json."
+    )
+    return [Problem(spot, text)]
 
 
 def _missing_sources(active: runtime.Active, data_args: Any, where: str) -> list[Problem]:

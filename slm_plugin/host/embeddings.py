@@ -49,6 +49,13 @@ def patch(patcher: Any) -> None:
         rows = _new_rows(active, before, after)
         # the host's own noise is right if it set exactly these rows, from rows of known tokens
         of_host = units.init == "mean" and rows.start >= before and not kwargs.get("new_special_tokens_config")
+        padded = [token for token in active.host_tokens if token < before]
+        if padded:
+            # the host does the same without a block
+            runtime.say(
+                f"tokens {padded[0]}..{padded[-1]} of add_tokens or add_special_tokens keep the values of the model's"
+                " padding: LLaMA-Factory sets only rows that a resize adds."
+            )
         if rows and not of_host:
             _start(model, rows, _n_known(active, rows), units)
 
@@ -71,7 +78,13 @@ def _new_rows(active: runtime.Active, before: int, after: int) -> range:
 
 
 def _n_known(active: runtime.Active, rows: range) -> int:
-    return min(rows.start, active.vocabulary.first_id) if active.vocabulary else rows.start
+    """Return how many first rows belong to tokens that the model was trained on."""
+    firsts = [rows.start]
+    if active.vocabulary:
+        firsts.append(active.vocabulary.first_id)
+    if active.host_tokens:
+        firsts.append(active.host_tokens.start)
+    return min(firsts)
 
 
 def _start(model: Any, rows: range, n_known: int, units: UnitsConfig) -> None:

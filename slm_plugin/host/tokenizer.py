@@ -15,11 +15,13 @@ def patch(loader: Any) -> None:
 
     @functools.wraps(stock)
     def patch_tokenizer(tokenizer: Any, model_args: Any) -> None:
+        n_known = len(tokenizer)
         stock(tokenizer, model_args)
         active = runtime.active()
         if active is None:
             return
         before = set(tokenizer.get_vocab().values())
+        active.host_tokens = range(n_known, len(tokenizer))
         if active.config.unit_count:
             active.vocabulary = UnitVocabulary.extend(tokenizer, active.config.unit_count)
         else:

@@ -24,12 +24,12 @@ def vocabulary_modules(model: Any) -> dict[str, Any]:
         except (AttributeError, NotImplementedError):
             continue
         paths = [path for path, other in base.named_modules() if module is not None and other is module]
-        found |= {path: module for path in paths[:1]}
+        found |= dict.fromkeys(paths[:1], module)
     return found
 
 
 def own_matrices(model: Any) -> dict[str, Any]:
-    """Return the modules with a matrix of their own by path: without the head if it is tied to the input embeddings."""
+    """Return the modules with a matrix of their own by path: a head tied to the input embeddings has none."""
     found = vocabulary_modules(model)
     return dict(list(found.items())[:1]) if is_tied(model) else found
 
