@@ -100,7 +100,7 @@ class UnitVocabulary:
         if taken:
             number, token = taken[0]
             raise VocabularyError(
-                f"the ids of the tokenizer have gaps, and it gives new tokens ids in use: {number} would be {token!r} and a"
+                f"the ids of the tokenizer have gaps, and new tokens get ids in use: {number} would be {token!r} and a"
                 " unit. Save it anew with a token for every id up to the last one."
             )
         return bound
