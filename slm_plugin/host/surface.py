@@ -38,6 +38,7 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
         (
             "FinetuningArguments.additional_target",
             "FinetuningArguments.create_new_adapter",
+            "FinetuningArguments.finetuning_type",
             "FinetuningArguments.freeze_extra_modules",
             "FinetuningArguments.lora_target",
             "FinetuningArguments.use_badam",
