@@ -13,13 +13,20 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    PhiConfig,
+    PhiForCausalLM,
+)
 
 from host.world import PLAIN, UNITS, export_config, train_config
 from slm_plugin import card
 from slm_plugin.errors import ConfigError, WeightsError
 from slm_plugin.vocabulary import UnitVocabulary
-from tiny_models import PADDING_VALUE, make_model
+from tiny_models import PADDING_VALUE, make_model, make_tokenizer
 
 pytestmark = [pytest.mark.host, pytest.mark.xdist_group("host")]
 
@@ -183,6 +190,55 @@ def test_a_run_that_would_not_train_the_promised_rows_is_refused(kind, case, wor
     with pytest.raises(ConfigError, match=re.escape(message)):
         run_host(train_config(worlds[kind]["base"], data, tmp_path / "x", **changes))
     assert not (tmp_path / "x" / "adapter_model.safetensors").exists()
+
+
+def make_other(folder, kind):
+    """Write a padded model of another architecture with the tokenizer of the others: GPT-2 is tied, Phi has a bias."""
+    tokenizer = make_tokenizer()
+    rows, names = len(tokenizer) + PADDING, {"eos_token_id": tokenizer.eos_token_id, "bos_token_id": 0}
+    if kind == "gpt2":
+        config = GPT2Config(vocab_size=rows, n_embd=32, n_layer=1, n_head=1, n_positions=512, **names)
+        model = GPT2LMHeadModel(config)
+    else:
+        sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+        model = PhiForCausalLM(PhiConfig(vocab_size=rows, max_position_embeddings=512, **sizes, **names))
+        with torch.no_grad():
+            model.lm_head.bias[: len(tokenizer)] = torch.arange(len(tokenizer)) / len(tokenizer)
+            model.lm_head.bias[len(tokenizer) :] = PADDING_VALUE * 100
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        (
+            "gpt2",
+            {"lora_target": "c_attn"},
+            "a copy of wte that the tied head does not use",
+        ),
+        ("gpt2", {"finetuning_type": "freeze"}, "Set freeze_extra_modules: wte."),
+        ("phi", {"slm": ROWS}, "rows cannot be trained in lm_head, because PEFT leaves its bias out"),
+        ("phi", {"finetuning_type": "freeze"}, "Set freeze_extra_modules: embed_tokens,lm_head."),
+    ],
+)
+def test_other_architectures_are_refused_by_the_names_of_their_modules(
+    kind, changes, message, data, run_host, tmp_path
+):
+    model = make_other(tmp_path / kind, kind)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        run_host(train_config(model, data, tmp_path / "x", **changes))
+
+
+def test_the_bias_of_a_head_starts_at_the_mean_of_the_known_tokens(run_host, tmp_path):
+    model = make_other(tmp_path / "phi", "phi")
+    run_host(export_config(model, tmp_path / "base"))
+    before, after = weights(model)["lm_head.bias"], weights(tmp_path / "base")["lm_head.bias"]
+    first = card.read(tmp_path / "base")["units"]["first_id"]
+    torch.testing.assert_close(after[first : first + UNITS], before[:first].mean().expand(UNITS))
+    assert torch.equal(after[:first], before[:first])
+    assert torch.equal(after[first + UNITS :], before[first + UNITS :])
 
 
 @pytest.mark.parametrize("target", ["embed_tokens", "lm_head"])
