@@ -27,10 +27,13 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
             "DataArguments.eval_dataset",
             "DataArguments.interleave_probs",
             "DataArguments.max_samples",
+            "DataArguments.overwrite_cache",
             "DataArguments.packing",
+            "DataArguments.preprocessing_num_workers",
             "DataArguments.streaming",
             "DataArguments.template",
             "DataArguments.tokenized_path",
+            "DataArguments.train_on_prompt",
             "DataArguments.val_size",
         )
     ),
@@ -61,8 +64,11 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
     "llamafactory.data.converter": {
         "DatasetConverter": ("dataset_attr", "data_args"),
         "register_dataset_converter": ("name", "dataset_converter"),
+        "align_dataset": ("dataset", "dataset_attr", "data_args", "training_args"),
     },
     "llamafactory.data.loader": {
+        "get_dataset_list": ("dataset_names", "dataset_dir"),
+        "_get_dataset_processor": ("data_args", "stage", "template", "tokenizer", "processor", "do_generate"),
         "_get_preprocessed_dataset": (
             "dataset",
             "data_args",
