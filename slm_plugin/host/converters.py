@@ -129,6 +129,10 @@ class _Numbered:
             raise type(error)(str(error).replace(f", row {number + 1}: ", f", row {place + 1}: ", 1)) from None
 
 
+def _advice(data_args: Any) -> str:
+    return " LLaMA-Factory streams local files only with dataloader_num_workers: 1 or more." * bool(data_args.streaming)
+
+
 def patch(converter: Any) -> None:
     """Register one format per stage through the host's own registry, and number the rows of these formats."""
     try:
@@ -143,7 +147,13 @@ def patch(converter: Any) -> None:
 
     @functools.wraps(stock)
     def align_dataset(dataset: Any, dataset_attr: Any, data_args: Any, training_args: Any) -> Any:
-        ours = dataset_attr.formatting.removeprefix(PREFIX) in stages and dataset_attr.formatting.startswith(PREFIX)
-        return stock(_Numbered(dataset) if ours else dataset, dataset_attr, data_args, training_args)
+        formatting = dataset_attr.formatting
+        if not (formatting.startswith(PREFIX) and formatting.removeprefix(PREFIX) in stages):
+            return stock(dataset, dataset_attr, data_args, training_args)
+        try:
+            return stock(_Numbered(dataset), dataset_attr, data_args, training_args)
+        except StopIteration:
+            name = getattr(dataset_attr, "slm_name", None) or str(dataset_attr)
+            raise DataError(f"data set {name!r} has no usable row: it is empty.{_advice(data_args)}") from None
 
     converter.align_dataset = align_dataset

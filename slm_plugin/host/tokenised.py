@@ -91,7 +91,7 @@ class RowFitter:
 
     Attributes:
         processor: The host's processor, told not to cut.
-        limit: Longest row in tokens; the longest prompt if ``generates``.
+        limit: Longest row in tokens; the longest prompt if ``generates``. With packing the host takes 1 off it.
         rule: ``drop`` or ``cut``.
         first_unit_id: Token id of unit 0.
         end_unit_id: First id behind the units.
@@ -223,8 +223,9 @@ def _fitted(dataset: Any, fitter: RowFitter, data_args: Any, training_args: Any,
     Raises:
         DataError: No row is left.
     """
+    limit = f"cutoff_len {fitter.limit + 1} less 1 for packing" if data_args.packing else f"cutoff_len {fitter.limit}"
     if data_args.streaming:
-        runtime.say(f"{name}: streamed; rows longer than cutoff_len {fitter.limit} are {_PAST[fitter.rule]}, not counted")
+        runtime.say(f"{name}: streamed; rows longer than {limit} are {_PAST[fitter.rule]}, not counted")
         return dataset.map(fitter).filter(_is_kept)
     rows = dataset.map(
         fitter,
@@ -241,22 +242,22 @@ def _fitted(dataset: Any, fitter: RowFitter, data_args: Any, training_args: Any,
         if not len(unfit_N):
             raise DataError(f"data set {name!r} has no usable row.")
         raise DataError(
-            f"data set {name!r} has no row that fits cutoff_len {fitter.limit}:"
+            f"data set {name!r} has no row that fits {limit}:"
             f" its rows have {unfit_N.min()} to {unfit_N.max()} tokens. Raise cutoff_len."
         )
     parts = [f"{len(kept_N)} of {len(rows)} rows"]
     if n_empty:
         parts.append(f"{n_empty} dropped as empty or invalid")
     if n_cut:
-        parts.append(f"{n_cut} longer than cutoff_len {fitter.limit} and cut at the end of a word")
+        parts.append(f"{n_cut} longer than {limit} and cut at the end of a word")
     if n_long:
         why = " because they cannot be cut" if fitter.rule == "cut" else ""
-        parts.append(f"{n_long} longer than cutoff_len {fitter.limit} and dropped{why}")
+        parts.append(f"{n_long} longer than {limit} and dropped{why}")
     runtime.say(f"{name}: {', '.join(parts)}")
     share = len(unfit_N) / len(rows)
     if share > _WARN_SHARE:
         runtime.say(
-            f"warning: {share:.0%} of the rows of {name} are longer than cutoff_len {fitter.limit};"
+            f"warning: {share:.0%} of the rows of {name} are longer than {limit};"
             f" the longest has {unfit_N.max()} tokens. Raise cutoff_len, or use shorter recordings."
         )
     return rows if len(kept_N) == len(rows) else rows.select(kept_N)
