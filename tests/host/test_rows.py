@@ -185,3 +185,60 @@ def test_an_error_names_the_data_set_and_the_row(stage, change, error, message, 
     rows = [spoken(3), spoken(3), {**spoken(3), **change}]
     with pytest.raises(error, match=r"^data set 'mine', row 3: .*" + message):
         rows_of([{**row, "discrete_unit": str(row["discrete_unit"])} for row in rows], stage)
+
+
+@pytest.fixture
+def saved(rows_of, tmp_path):
+    """Tokenise three rows to a folder, and return how to load it again and what is in it."""
+    folder = tmp_path / "tokens"
+    rows = [spoken(3), spoken(4), spoken(5)]
+    rows_of(rows, tokenized_path=str(folder))
+    return rows, str(folder)
+
+
+def test_a_folder_that_a_run_wrote_serves_the_next_run(saved, rows_of, tmp_path):
+    rows, folder = saved
+    signature = tmp_path / "tokens" / "slm_vocabulary.json"
+    before = signature.read_bytes()
+    found = rows_of(rows, tokenized_path=folder)
+    assert len(text_to_units(texts(found)[2])) == 20
+    assert signature.read_bytes() == before
+
+
+def test_a_folder_of_a_run_without_the_block_is_refused_and_not_signed(saved, rows_of, tmp_path):
+    rows, folder = saved
+    signature = tmp_path / "tokens" / "slm_vocabulary.json"
+    signature.unlink()
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"tokens holds rows that no run with this slm block has signed"):
+            rows_of(rows, tokenized_path=folder)
+        assert not signature.exists()
+    # what an earlier release left may have been signed over rows of any origin
+    signature.write_text(json.dumps({"tokens": 562, "first_unit_id": 512, "units": UNITS}))
+    with pytest.raises(DataError, match="of an earlier release"):
+        rows_of(rows, tokenized_path=folder)
+
+
+def test_other_data_behind_a_saved_folder_are_refused(saved, rows_of):
+    rows, folder = saved
+    with pytest.raises(DataError, match="tokenised before the file rows.jsonl of data set 'mine' changed"):
+        rows_of(rows[:2], tokenized_path=folder)
+    same_size = [{**rows[0], "transcription": rows[0]["transcription"][::-1]}, *rows[1:]]
+    with pytest.raises(DataError, match="tokenised before the file rows.jsonl of data set 'mine' changed"):
+        rows_of(same_size, tokenized_path=folder)
+    with pytest.raises(DataError, match="the entry of 'mine' in dataset_info.json changed"):
+        rows_of(rows, "tts", tokenized_path=folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cutoff_len": 128}, "cutoff_len changed from 256 to 128"),
+        ({"long_samples": "cut"}, "slm.long_samples changed from drop to cut"),
+        ({"template": "llama3", "dataset": "mine,held_out"}, "data sets changed from mine to mine, held_out"),
+    ],
+)
+def test_other_options_than_those_of_a_saved_folder_are_refused(changes, message, saved, rows_of):
+    rows, folder = saved
+    with pytest.raises(DataError, match=message):
+        rows_of(rows, tokenized_path=folder, **changes)
