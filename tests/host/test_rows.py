@@ -205,10 +205,10 @@ def test_a_folder_that_a_run_wrote_serves_the_next_run(saved, rows_of, tmp_path)
     assert signature.read_bytes() == before
 
 
-def test_a_folder_of_a_run_without_the_block_is_refused_and_not_signed(saved, rows_of, tmp_path):
-    rows, folder = saved
+def test_a_folder_of_a_run_without_the_block_is_refused_and_not_signed(rows_of, tmp_path):
+    rows, folder = [spoken(3)], str(tmp_path / "tokens")
     signature = tmp_path / "tokens" / "slm_vocabulary.json"
-    signature.unlink()
+    rows_of(rows, tokenized_path=folder, slm=None)
     for _ in range(2):
         with pytest.raises(DataError, match=r"tokens holds rows that no run with this slm block has signed"):
             rows_of(rows, tokenized_path=folder)
