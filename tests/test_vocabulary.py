@@ -40,7 +40,9 @@ def test_reading_units_passes_over_other_text():
     assert text_to_units("anna<|3|> sings<|7|><|eot_id|><|x|>") == [3, 7]
 
 
-@pytest.mark.parametrize("text", ["<|01|>", "<|00|>", "<|\u0665|>", "<|\uff15|>", "<|5 |>", "<|-5|>", f"<|{'1' * 5000}|>"])
+@pytest.mark.parametrize(
+    "text", ["<|01|>", "<|00|>", "<|\u0665|>", "<|\uff15|>", "<|5 |>", "<|-5|>", f"<|{'1' * 5000}|>"]
+)
 def test_a_unit_has_one_spelling(text: str):
     assert text_to_units(text) == []
     assert strip_units(text) == text

@@ -130,7 +130,9 @@ class _Numbered:
 
 
 def _advice(data_args: Any) -> str:
-    return " LLaMA-Factory streams local files only with dataloader_num_workers: 1 or more." * bool(data_args.streaming)
+    return " LLaMA-Factory streams local files only with dataloader_num_workers: 1 or more." * bool(
+        data_args.streaming
+    )
 
 
 def patch(converter: Any) -> None:

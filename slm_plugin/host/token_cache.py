@@ -34,8 +34,8 @@ def is_ready(data_args: Any, tokenizer: Any, name: str) -> bool:
     saved = _read(folder / SIGNATURE_FILE)
     if saved is None:
         raise DataError(
-            f"{folder} holds rows that no run with this slm block has signed ({SIGNATURE_FILE} is missing, damaged or of"
-            f" an earlier release): units in them may be text, so they are not used for {name}. {_ADVICE}"
+            f"{folder} holds rows that no run with this slm block has signed ({SIGNATURE_FILE} is missing, damaged"
+            f" or of an earlier release): units in them may be text, so they are not used for {name}. {_ADVICE}"
         )
     wanted = _vocabulary(tokenizer)
     if saved["vocabulary"] != wanted:
@@ -43,7 +43,9 @@ def is_ready(data_args: Any, tokenizer: Any, name: str) -> bool:
             f"{folder} holds {name} tokenised for another vocabulary ({_units(saved['vocabulary'])}), this run has"
             f" {_units(wanted)}. {_ADVICE}"
         )
-    difference = _option_difference(saved["options"], _options(data_args)) or _data_difference(saved["data"], data_args)
+    difference = _option_difference(saved["options"], _options(data_args)) or _data_difference(
+        saved["data"], data_args
+    )
     if difference is not None:
         raise DataError(f"{folder} holds {name} tokenised before {difference}. {_ADVICE}")
     return True
@@ -159,7 +161,9 @@ def _data_difference(saved: dict[str, Any], data_args: Any) -> str | None:
             return f"the entry of {name!r} in dataset_info.json changed"
         there = {file.name: file for file in files if file.is_file()}
         if not there and before["files"]:
-            runtime.say(f"the files of data set {name!r} are not here, so its tokenised rows cannot be compared with them")
+            runtime.say(
+                f"the files of data set {name!r} are not here, so its tokenised rows cannot be compared with them"
+            )
             continue
         for file in sorted(set(there) | set(before["files"])):
             if file not in there or file not in before["files"] or _changed(there[file], before["files"][file]):

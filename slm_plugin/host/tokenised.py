@@ -110,7 +110,9 @@ class RowFitter:
         """Return the fitter for one of the host's processors."""
         units, limit = active.vocabulary, processor.data_args.cutoff_len
         span = (units.first_id, units.end_id) if units else (0, 0)
-        return cls(_changed(processor, cutoff_len=_UNLIMITED), limit, active.config.block.long_samples, *span, generates)
+        return cls(
+            _changed(processor, cutoff_len=_UNLIMITED), limit, active.config.block.long_samples, *span, generates
+        )
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return token ids, labels, the length before any cut, and whether the row is kept."""
@@ -189,7 +191,9 @@ def _with_content(row: Mapping[str, Any], turn: str, length: int) -> dict[str, A
     return {turn: [{**message, "content": message["content"][:length].rstrip()}]}
 
 
-def _outcome(status: int, length: int, ids: list[int] | None = None, labels: list[int] | None = None) -> dict[str, Any]:
+def _outcome(
+    status: int, length: int, ids: list[int] | None = None, labels: list[int] | None = None
+) -> dict[str, Any]:
     # one id in rows that are dropped, because Arrow cannot tell the type of an empty list
     return {"slm_ids": ids or [0], "slm_labels": labels or [0], "slm_length": length, "slm_status": status}
 
@@ -281,5 +285,3 @@ def _name(data_args: Any, is_eval: bool) -> str:
 
 def _is_empty(dataset: Any) -> bool:
     return hasattr(dataset, "__len__") and len(dataset) == 0
-
-

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from host.world import UNITS, train_config
@@ -46,7 +47,8 @@ def rows_of(units_base: Path, tmp_path: Path, run_host: Any) -> Callable[..., An
         folder = tmp_path / "data"
         folder.mkdir(exist_ok=True)
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        info = {name: {"file_name": "rows.jsonl", "formatting": f"slm_{stage}"} for name in ("mine", "held_out")}
+        entry = {"file_name": "rows.jsonl", "formatting": f"slm_{stage}", **changes.pop("entry", {})}
+        info = {"mine": entry, "held_out": entry}
         (folder / "dataset_info.json").write_text(json.dumps(info), encoding="utf-8")
         slm = {"stage": stage, "units": {"count": UNITS}}
         if long_samples is not None:
@@ -187,6 +189,15 @@ def test_an_error_names_the_data_set_and_the_row(stage, change, error, message, 
         rows_of([{**row, "discrete_unit": str(row["discrete_unit"])} for row in rows], stage)
 
 
+@pytest.mark.parametrize(("sampled", "workers"), [(2, None), (None, 2)], ids=["num_samples", "two processes"])
+def test_an_error_names_the_place_in_the_file_whoever_reads_the_row(sampled, workers, rows_of, monkeypatch):
+    rows = [spoken(3), spoken(3), spoken(3), {**spoken(3), "discrete_unit": [UNITS]}]
+    # the host draws num_samples from numpy's generator; with this seed, the fourth row first
+    monkeypatch.setattr(np.random, "permutation", np.random.RandomState(1).permutation)
+    with pytest.raises(VocabularyError, match=r"^data set 'mine', row 4: "):
+        rows_of(rows, entry={"num_samples": sampled} if sampled else {}, preprocessing_num_workers=workers)
+
+
 @pytest.fixture
 def saved(rows_of, tmp_path):
     """Tokenise three rows to a folder, and return how to load it again and what is in it."""
@@ -221,12 +232,12 @@ def test_a_folder_of_a_run_without_the_block_is_refused_and_not_signed(rows_of, 
 
 def test_other_data_behind_a_saved_folder_are_refused(saved, rows_of):
     rows, folder = saved
-    with pytest.raises(DataError, match="tokenised before the file rows.jsonl of data set 'mine' changed"):
+    with pytest.raises(DataError, match=r"tokenised before the file rows.jsonl of data set 'mine' changed"):
         rows_of(rows[:2], tokenized_path=folder)
     same_size = [{**rows[0], "transcription": rows[0]["transcription"][::-1]}, *rows[1:]]
-    with pytest.raises(DataError, match="tokenised before the file rows.jsonl of data set 'mine' changed"):
+    with pytest.raises(DataError, match=r"tokenised before the file rows.jsonl of data set 'mine' changed"):
         rows_of(same_size, tokenized_path=folder)
-    with pytest.raises(DataError, match="the entry of 'mine' in dataset_info.json changed"):
+    with pytest.raises(DataError, match=r"the entry of 'mine' in dataset_info.json changed"):
         rows_of(rows, "tts", tokenized_path=folder)
 
 

@@ -111,15 +111,6 @@ def test_rows_over_the_limit_are_dropped_by_default_and_counted(units_base, data
     assert f"sqa: {20 - n_long} of 20 rows, {n_long} longer than cutoff_len {limit} and dropped" in slm_log()
 
 
-def test_replayed_rows_over_the_limit_are_dropped_too(units_base, data, run_host, tmp_path, slm_log):
-    limit = sorted(_sqa_lengths(units_base, data))[5]
-    slm = {"stage": "llm", "units": {"count": UNITS}, "mitigations": [{"replay": {"sources": {"sqa": 1.0}}}]}
-    run_host(train_config(units_base, data, tmp_path / "llm", stage="llm", cutoff_len=limit, slm=slm))
-    assert "llm: 10 of 10 rows" in slm_log()
-    assert f"longer than cutoff_len {limit} and dropped" in slm_log()
-    assert "warning: " in slm_log()
-
-
 def _sqa_lengths(model, data):
     tokenizer = AutoTokenizer.from_pretrained(model)
     for line in (data / "sqa.jsonl").read_text().splitlines():
