@@ -73,6 +73,7 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
     },
     "llamafactory.data.loader": {
         "get_dataset_list": ("dataset_names", "dataset_dir"),
+        "_get_merged_dataset": ("dataset_names", "model_args", "data_args", "training_args", "stage", "return_dict"),
         "_get_dataset_processor": ("data_args", "stage", "template", "tokenizer", "processor", "do_generate"),
         "_get_preprocessed_dataset": (
             "dataset",

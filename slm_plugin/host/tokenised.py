@@ -28,11 +28,8 @@ _FIRST_WITHOUT_BLANKS = 0x2E80
 
 def patch(loader: Any) -> None:
     """Fit rows before the host's processors see them, and tell converters the names of their data sets."""
-    stock, make_processor, list_data_sets = (
-        loader._get_preprocessed_dataset,
-        loader._get_dataset_processor,
-        loader.get_dataset_list,
-    )
+    stock, make_processor = loader._get_preprocessed_dataset, loader._get_dataset_processor
+    merge, list_data_sets = loader._get_merged_dataset, loader.get_dataset_list
 
     @functools.wraps(stock)
     def _get_preprocessed_dataset(
@@ -48,7 +45,7 @@ def patch(loader: Any) -> None:
         active = runtime.active()
         if active is None or dataset is None:
             return stock(dataset, data_args, training_args, stage, template, tokenizer, processor, is_eval)
-        name = _name(data_args, is_eval)
+        name = getattr(dataset, "slm_name", None) or _name(data_args, is_eval)
         try:
             if stage == "sft":
                 generates = bool(training_args.predict_with_generate and is_eval)
@@ -70,6 +67,16 @@ def patch(loader: Any) -> None:
         made = make_processor(data_args, stage, *args, **kwargs)
         return FittedRows(made) if stage == "sft" and runtime.active() is not None else made
 
+    @functools.wraps(merge)
+    def _get_merged_dataset(dataset_names: Any, *args: Any, **kwargs: Any) -> Any:
+        found = merge(dataset_names, *args, **kwargs)
+        # a name is lost only if val_size splits the rows
+        named = found.items() if isinstance(found, dict) else [(", ".join(dataset_names or ()), found)]
+        for name, rows in named:
+            if rows is not None:
+                rows.slm_name = name
+        return found
+
     @functools.wraps(list_data_sets)
     def get_dataset_list(dataset_names: Any, dataset_dir: Any) -> Any:
         found = list_data_sets(dataset_names, dataset_dir)
@@ -80,6 +87,7 @@ def patch(loader: Any) -> None:
 
     loader._get_preprocessed_dataset = _get_preprocessed_dataset
     loader._get_dataset_processor = _get_dataset_processor
+    loader._get_merged_dataset = _get_merged_dataset
     loader.get_dataset_list = get_dataset_list
 
 

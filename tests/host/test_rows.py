@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.host, pytest.mark.xdist_group("host")]
 
 WORDS = ("the", "cat", "hello", "world", "red", "blue")
 PROMPT = "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nPlease repeat the following words: "
+CHAT = {"instruction": "hello", "input": "", "output": "the red cat " * 30}
 STREAMED = {"streaming": True, "dataloader_num_workers": 1}
 HEADER = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
 
@@ -48,7 +49,8 @@ def rows_of(units_base: Path, tmp_path: Path, run_host: Any) -> Callable[..., An
         folder.mkdir(exist_ok=True)
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         entry = {"file_name": "rows.jsonl", "formatting": f"slm_{stage}", **changes.pop("entry", {})}
-        info = {"mine": entry, "held_out": entry}
+        info = {"mine": entry, "held_out": entry, "more": entry, "chats": {"file_name": "chats.json"}}
+        (folder / "chats.json").write_text(json.dumps([CHAT]), encoding="utf-8")
         (folder / "dataset_info.json").write_text(json.dumps(info), encoding="utf-8")
         slm = {"stage": stage, "units": {"count": UNITS}}
         if long_samples is not None:
@@ -152,6 +154,25 @@ def test_evaluation_rows_follow_the_rule_under_their_own_name(rows_of, slm_log):
     found = rows_of([spoken(3), spoken(40), spoken(4)], cutoff_len=100, eval_dataset="held_out")
     assert len(found["eval_dataset"]) == 2
     assert "held_out: 2 of 3 rows, 1 longer than cutoff_len 100 and dropped" in slm_log()
+
+
+def test_each_evaluation_set_is_reported_under_its_own_name(rows_of, slm_log):
+    rows_of([spoken(3)], eval_dataset="held_out,more", eval_on_each_dataset=True)
+    assert slm_log() == "mine: 1 of 1 rows\nheld_out: 1 of 1 rows\nmore: 1 of 1 rows"
+
+
+def test_rows_split_off_for_evaluation_are_told_apart(rows_of, slm_log):
+    rows_of([spoken(3)] * 4, val_size=0.5)
+    assert slm_log() == "mine: 2 of 2 rows\nmine (val_size): 2 of 2 rows"
+
+
+@pytest.mark.parametrize("prompts", [False, True], ids=["answers", "with prompts"])
+def test_rows_of_other_formats_are_cut_in_their_answer(prompts, rows_of):
+    found = rows_of([spoken(3)], dataset="mine,chats", long_samples="cut", cutoff_len=50, train_on_prompt=prompts)
+    _, text = texts(found)
+    assert text.endswith(("the", " red", " cat"))
+    assert len(found["train_dataset"][1]["input_ids"]) > 40
+    assert HEADER + CHAT["output"][:30] in text
 
 
 def test_a_generated_answer_needs_the_whole_prompt_only(rows_of):
