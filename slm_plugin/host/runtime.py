@@ -30,6 +30,7 @@ class Active:
     Attributes:
         config: The parsed block.
         hooks: Manager with the stage and mitigations of the block.
+        tokenizer: The tokenizer that the host trains with, once it is loaded.
         vocabulary: Unit tokens of the tokenizer, once it is loaded; None without units.
         new_tokens: Ids of the tokens that this run added to the tokenizer; empty if it had all of them.
         host_tokens: Ids of the tokens that the host added before, for ``add_tokens`` and ``add_special_tokens``.
@@ -47,6 +48,7 @@ class Active:
 
     config: SlmConfig
     hooks: pluggy.PluginManager
+    tokenizer: Any = None
     vocabulary: UnitVocabulary | None = None
     new_tokens: range = range(0)
     host_tokens: range = range(0)

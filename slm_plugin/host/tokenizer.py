@@ -20,6 +20,7 @@ def patch(loader: Any) -> None:
         active = runtime.active()
         if active is None:
             return
+        active.tokenizer = tokenizer
         before = set(tokenizer.get_vocab().values())
         active.host_tokens = range(n_known, len(tokenizer))
         if active.config.unit_count:
