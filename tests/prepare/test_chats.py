@@ -178,9 +178,8 @@ def test_a_short_answer_stands_beside_the_spoken_one(prepared: Callable[..., Any
         (None, None, False),
     ]
     # what is trained on is the spoken text
-    assert (
-        registry.stages.get("sqa")().sample(rows[0], 100).assistant.startswith(f"{rows[0]['question_text']}\n\nIt is")
-    )
+    sample = registry.stages.get("sqa")().sample(rows[0], 100)
+    assert sample.assistant.startswith("What is the capital?\n\nIt is Amsterdam.\n\n")
     card = (tmp_path / "out/set2/README.md").read_text(encoding="utf-8")
     assert "| answer_not_spoken | 1 |" in card
     assert "None" not in card
