@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from slm_plugin import card
+from slm_plugin.errors import SlmError
 from slm_plugin.pipeline.plan import Evaluation, variants
 from slm_plugin.pipeline.runner import scores_path
 from slm_plugin.report.content import Cell, Variant, Verdict
@@ -72,8 +75,27 @@ def read_variants(
         taught = learned_rows(stages, skills, cells, learned, gates)
         result = numbers(stages, skills, cells, better, taught, chance)
         names = [row.stage for row in measured]
-        found.append(Variant(name or run.name, stages, names, skills, cells, taught, result))
-    return found
+        variant = Variant(name or run.name, stages, names, skills, cells, taught, result)
+        last = measured[-1]
+        finished, labelled = rows[-1] is last, last.label is not None
+        found.append(replace(variant, finished=finished, labelled=labelled, trained=_trained(run, last)))
+    if run.file is not None:
+        return found
+    # without the pipeline file, what was planned is known from the other variants alone
+    return [replace(one, finished=not _goes_on(one, found)) for one in found]
+
+
+def _goes_on(variant: Variant, others: Sequence[Variant]) -> bool:
+    """Tell whether another variant has rows after the last one of this."""
+    return any(variant.stages[-1] in other.stages[:-1] for other in others)
+
+
+def _trained(run: RunFolder, row: Evaluation) -> str:
+    folder = run.locate(row.adapter or row.model)
+    try:
+        return str((card.read(folder).get("stage") if folder is not None else None) or "")
+    except SlmError:
+        return ""
 
 
 class _Shades:
