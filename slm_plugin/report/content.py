@@ -68,6 +68,7 @@ class Variant:
         finished: Whether its last planned row is there.
         labelled: Whether the pipeline gives its last row a label of its own.
         trained: Stage that the last model was trained in, by its ``slm.json``; empty if it is not known.
+        other_scales: Skills that ``forgetting`` leaves out, because they are no rates: perplexities, BLEU.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Variant:
     finished: bool = True
     labelled: bool = False
     trained: str = ""
+    other_scales: Sequence[str] = ()
 
     @property
     def title(self) -> str:

@@ -70,6 +70,9 @@ def _run(run: RunReport) -> Iterable[str]:
         names = list(DEFINITIONS)
         yield _table(["variant", *names], [[one.title, *_numbers(one.forgetting)] for one in run.variants])
         yield "\n".join(f"- {name}: {line}." for name, line in DEFINITIONS.items())
+        others = dict.fromkeys(skill for variant in run.variants for skill in variant.other_scales)
+        if others:
+            yield f"Left out of these numbers, because their scores are no rates: {_text(', '.join(others))}."
     if run.gates:
         words = {True: "passed", False: "missed", None: "not measured"}
         yield "### Gates"

@@ -154,3 +154,18 @@ def test_the_spread_over_seeds_is_that_of_one_stage(tmp_path: Path, registry: Re
     found = {(spread.variant, spread.skill): spread for spread in collect(folders, options, registry).seeds}
     assert found["replay, after sqa", "wer"].values == (0.2, 0.2)
     assert found["replay, after asr", "wer"].values == (0.1,)
+
+
+def test_a_perplexity_is_no_part_of_the_mean_over_skills(tmp_path: Path, report: Report, registry: Registry):
+    file = write_run(tmp_path / "run", registry)
+    for number, (stage, content) in enumerate(SCORES.items()):
+        perplexity = {"value": 120.0 + number, "n": 50, "better": "lower", "standard_error": 2.0, "notes": {}}
+        records.write_json(tmp_path / f"run/scores/{stage}.json", content | {"ppl": perplexity})
+    options = ReportOptions(pipeline=file, learned={"spoken": "sqa"}, drift=False)
+    found = collect([tmp_path / "run"], options, registry)
+    assert [variant.other_scales for variant in found.runs[0].variants] == [["ppl"], ["ppl"]]
+    before = [variant.forgetting for variant in report.runs[0].variants]
+    assert [variant.forgetting for variant in found.runs[0].variants] == before
+    assert "because their scores are no rates: ppl." in table.render(found)
+    assert "because their scores are no rates: ppl." in shown(found).replace(table.render(found), "")
+    assert "no rates" not in shown(report)
