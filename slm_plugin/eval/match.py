@@ -88,12 +88,12 @@ def _forms(text: str, normalise: Normalisation, answer: bool = False) -> list[li
     else:
         # words in brackets may be left out, but need not be
         opened = text.translate(_BRACKETS)
-        texts = [without_brackets(text), opened]
+        texts = list(dict.fromkeys((without_brackets(text), opened)))
         if normalise == "english":
             same = normaliser("english")
             # "one two" is spelled for 12, "one, two" is not
             parts = _pattern(r"[,;:!?]+\s+|\.\s+|\n").split(opened) if answer else []
-            texts = [*map(same, texts), " ".join(map(same, parts))]
+            texts = [*map(same, texts), *([" ".join(map(same, parts))] if parts[1:] else [])]
     forms = (list(_pieces(one, symbols=normalise != "punctuation")) for one in dict.fromkeys(texts))
     return [form for form in forms if form]
 

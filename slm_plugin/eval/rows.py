@@ -120,8 +120,7 @@ def answerable(rows: Sequence[Any], samples: Sequence[Any], data: str, needed: s
 def right_answers(row: Mapping[str, Any], names: str) -> list[str]:
     """Return every answer that counts as right.
 
-    The column holds one text, a list of them, or what TriviaQA has: a mapping with ``value`` and ``aliases``. Numbers
-    are read as texts.
+    The column holds one text, a list of them, or what TriviaQA has: a mapping with ``value`` and ``aliases``.
 
     Args:
         row: A row.
@@ -133,8 +132,7 @@ def right_answers(row: Mapping[str, Any], names: str) -> list[str]:
     value = column(row, names)
     if isinstance(value, Mapping):
         value = [value.get("value"), *(value.get("aliases") or [])]
-    found = list(value) if isinstance(value, list) else [value]
-    found = [str(one) if isinstance(one, int | float) and not isinstance(one, bool) else one for one in found]
+    found = [value] if isinstance(value, str) else list(value) if isinstance(value, list) else []
     if not found or not all(isinstance(answer, str) for answer in found) or not any(map(str.strip, found)):
         raise DataError(f"column {names!r} must be a text, a list of texts, or a mapping with value and aliases.")
     return list(dict.fromkeys(answer for answer in found if answer.strip()))

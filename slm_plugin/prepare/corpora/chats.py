@@ -109,7 +109,10 @@ def _short(row: Mapping[str, Any], name: str) -> tuple[str, ...]:
     """Return the short answers of a row; none if the column is missing, blank, or the one that is spoken."""
     has_turns = any(isinstance(row.get(column), list) for column in ("conversations", "messages"))
     spoken = None if has_turns else next((column for column in ANSWERS if _text(row, column)), None)
-    return tuple(right_answers(row, name)) if name in row and name != spoken and has_text(row, name) else ()
+    if name == spoken or not has_text({name: None, **row}, name):
+        return ()
+    value = row[name]
+    return (str(value),) if isinstance(value, int | float) else tuple(right_answers(row, name))
 
 
 def _first(row: Mapping[str, Any], columns: Sequence[str]) -> str:
