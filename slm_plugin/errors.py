@@ -108,6 +108,7 @@ class EngineError(SlmError):
 def suggest(name: object, known: Iterable[str], noun: str = "Known") -> str:
     """Return ``Did you mean 'asr'? Known: asr, sqa, tts.`` for a name that is not among ``known``."""
     names = sorted(known)
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    # the comparison takes quadratic time, and no known name is that long
+    close = difflib.get_close_matches(str(name)[:100], names, n=1, cutoff=0.5)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     return f"{hint}{noun}: {', '.join(names) if names else 'none'}."

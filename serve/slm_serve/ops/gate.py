@@ -29,9 +29,13 @@ class Gate:
         places: Work that runs at a time.
         queue: Work that waits at a time.
         clock: Monotonic time in seconds.
+        work: What runs, in the plural, as a refusal names it.
     """
 
-    def __init__(self, places: int, queue: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, places: int, queue: int, clock: Callable[[], float] = time.monotonic, work: str = "answers"
+    ) -> None:
+        self._work = work
         self._places = places
         self._queue = queue
         self._clock = clock
@@ -46,7 +50,7 @@ class Gate:
 
     def retry_after_s(self) -> int:
         """Return in how many seconds a place may be free: the queue's length at the pace of late, 1 to 60."""
-        turns = (self.waiting + 1) / self._places
+        turns = (self.waiting + 1) / max(1, self._places)
         return min(_LONGEST_WAIT_S, max(1, math.ceil(turns * self._typical_s)))
 
     async def enter(self) -> float:
@@ -68,7 +72,7 @@ class Gate:
             self.running += 1
             return
         if len(self._waiting) >= self._queue:
-            text = f"the server is busy: {self.running} answers are being made and {self.waiting} wait."
+            text = f"the server is busy: {self.running} {self._work} are open and {self.waiting} wait."
             raise RequestError(text, None, "rate_limit_exceeded", 429, retry_after_s=self.retry_after_s())
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
@@ -103,7 +107,7 @@ class Admission:
         self._app = app
         self._gate = Gate(limits.streams, limits.queue)
         # a session that waited would look dead to its client
-        self._sessions = Gate(limits.sessions, 0)
+        self._sessions = Gate(limits.sessions, 0, work="sessions")
         self._metrics = metrics
         metrics.watch_gate(self._gate, self._sessions)
 

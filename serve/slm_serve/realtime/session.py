@@ -7,14 +7,12 @@ import base64
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from pydantic_core import from_json
-
 from slm_plugin.errors import SlmError, suggest
 from slm_serve.backends.protocol import SamplingParams
 from slm_serve.conversation import DEFAULT_MAX_TOKENS, room
 from slm_serve.errors import RequestError, error_body
 from slm_serve.job import Job
-from slm_serve.parsing import parse_object
+from slm_serve.parsing import parse_object, quoted, read_json
 from slm_serve.prompt import Ids
 from slm_serve.realtime import events
 from slm_serve.realtime.conversation import Conversation, Item, new_id
@@ -32,6 +30,9 @@ _NOT_DONE: Mapping[str, Any] = {
     "tracing": None,
 }
 """OpenAI's settings that this server has no use for, with the one value that asks for nothing."""
+
+_LARGE_MESSAGE = 2**16
+"""Characters of a message from which on it is parsed in a worker, off the event loop."""
 
 
 class Session:
@@ -88,11 +89,14 @@ class Session:
         """Take one message of the client; mistakes are told as ``error`` events."""
         event_id: str | None = None
         try:
-            raw = _object(message)
+            if len(message) > _LARGE_MESSAGE:
+                raw = await self._service.in_worker(read_json, message, "the message")
+            else:
+                raw = read_json(message, "the message")
             event_id = raw["event_id"] if isinstance(raw.get("event_id"), str) else None
             kind = raw.get("type")
-            if kind not in events.EVENTS:
-                text = f"there is no event of type {kind!r}. {suggest(str(kind), list(events.EVENTS), 'Events')}"
+            if not isinstance(kind, str) or kind not in events.EVENTS:
+                text = f"there is no event of type {quoted(kind)}. {suggest(str(kind), list(events.EVENTS), 'Events')}"
                 raise RequestError(text, "type", "invalid_value")
             event = parse_object(events.EVENTS[kind], raw, {})
             await self._handlers[type(event)](event)
@@ -288,16 +292,6 @@ class Session:
         self._response.cancel_reason = reason
         self._answering.cancel()
         await asyncio.gather(self._answering, return_exceptions=True)
-
-
-def _object(message: str) -> dict[str, Any]:
-    try:
-        raw = from_json(message, allow_inf_nan=False)
-    except ValueError as error:
-        raise RequestError(f"the message is not JSON: {error}.", code="invalid_json") from None
-    if not isinstance(raw, dict):
-        raise RequestError("the message must be a JSON object.", code="invalid_json")
-    return raw
 
 
 def _given(settings: events.ResponseSettings) -> set[str]:
