@@ -22,6 +22,7 @@ from slm_serve.interleave.constraint import PROCESSOR
 from slm_serve.loading import load_parts
 from slm_serve.ops import logs, options
 from slm_serve.ops.auth import read_keys
+from slm_serve.ops.hosts import names_of
 from slm_serve.ops.limits import DEFAULT, Limits
 from slm_serve.ops.settings import Settings
 from slm_serve.ops.store import open_store
@@ -85,6 +86,7 @@ def serve(
     tls_certificate: options.TlsCertificate = None,
     tls_key: options.TlsKey = None,
     cors_origin: options.CorsOrigin = None,
+    allowed_host: options.AllowedHost = None,
     web: options.Web = True,
     metrics_port: options.MetricsPort = None,
     metrics_host: options.MetricsHost = "127.0.0.1",
@@ -120,7 +122,8 @@ def serve(
             read_config(model)
             tokenizer, vocabulary, speech = load_parts(model, codec)
             tracing = Tracing.to(otlp_endpoint) if otlp_endpoint else Tracing()
-            settings = Settings(limits, keys, cors_origin or (), metrics_port is None, web, tracing)
+            hosts = (*names_of(host), *(allowed_host or ()))
+            settings = Settings(limits, keys, cors_origin or (), hosts, metrics_port is None, web, tracing)
             history = History(store=open_store(store or f"sqlite:///{folder / 'answers.sqlite'}"))
             more, environment = list(engine_argument or []), {}
             if experts is not None:

@@ -206,7 +206,9 @@ class ChatRequest(StrictRequest):
     """Most tokens of the answer, units included; takes precedence over ``max_tokens``."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Annotated[
-        list[Annotated[str, Field(min_length=1)]], Field(fail_fast=True, max_length=4), BeforeValidator(_stops)
+        list[Annotated[str, Field(min_length=1, max_length=1024)]],
+        Field(fail_fast=True, max_length=4),
+        BeforeValidator(_stops),
     ] = []
     """Stop strings in the words of the answer (in the transcript, where it is spoken)."""
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None

@@ -12,6 +12,7 @@ from slm_plugin.speech.protocol import Codec, VoicedCodec
 from slm_plugin.vocabulary import UnitVocabulary
 from slm_serve.backends.protocol import Backend, ModelCard
 from slm_serve.errors import RequestError
+from slm_serve.health import HealthCheck
 from slm_serve.history import History
 from slm_serve.ops.limits import Limits
 from slm_serve.ops.metrics import Metrics
@@ -72,6 +73,7 @@ class Service:
         encoder: Turns recordings into units.
         vocoder: Turns units into sound.
         voice_activity: Tells speech from silence.
+        health: Checks engine and vocoder, once for everybody.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Service:
         self.encoder = EncoderWorker(codec, workers, limits=self.limits)
         self.vocoder = VocoderWorker(codec, workers)
         self.voice_activity = VoiceActivityWorker()
+        self.health = HealthCheck(backend, codec)
         # parsing and prompts have threads of their own, so that text never waits behind sound
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="slm-text")
         self._cards: dict[str, ModelCard] = {}
@@ -155,7 +158,8 @@ class Service:
         raise RequestError(text, param, "invalid_value")
 
     async def close(self) -> None:
-        """Let go of the engine and the threads."""
+        """Release the engine and the threads."""
+        self.health.close()
         await self.backend.close()
         await self.history.close()
         await self.encoder.close()

@@ -12,7 +12,7 @@ from slm_serve.ops.limits import Limits
 pytestmark = pytest.mark.anyio
 
 HANDSHAKE = (
-    b"GET /v1/realtime?model=fake HTTP/1.1\r\nhost: gateway\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+    b"GET /v1/realtime?model=fake HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
     b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n%s\r\n"
 )
 

@@ -23,7 +23,7 @@ async def read_all(reader: asyncio.StreamReader) -> bytes:
 
 @pytest.mark.parametrize(
     "sent",
-    [b"", b"GET / HT", b"GET /health HTTP/1.1\r\nhost: x\r\nx-half", request(b"", "/health")[:-2]],
+    [b"", b"GET / HT", b"GET /health HTTP/1.1\r\nhost: localhost\r\nx-half", request(b"", "/health")[:-2]],
     ids=["nothing", "half a request line", "half a header", "no end of the headers"],
 )
 async def test_a_connection_that_never_asks_is_dropped(live, sent):
@@ -41,7 +41,7 @@ async def test_a_connection_that_rests_for_longer_than_stock_clients_keep_it_is_
     async with live("a") as g:
         reader, writer = await g.connect()
         for rest_s in (5.3, 0.0):
-            writer.write(b"GET /health HTTP/1.1\r\nhost: gateway\r\n\r\n")
+            writer.write(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200")
             await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
@@ -85,7 +85,7 @@ async def test_a_body_that_does_not_arrive_is_told_and_its_place_is_free(live):
 async def test_a_body_larger_than_it_may_be_is_told_before_it_has_arrived(live):
     async with live("a", limits=Limits(body_bytes=10_000)) as g:
         reader, writer = await g.connect()
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
         writer.write(head + 11 * (b"3e8\r\n" + b"x" * 1000 + b"\r\n"))
         assert b"413 " in await reader.readline()
         writer.close()

@@ -11,6 +11,7 @@ import soxr
 from serve.sockets import realtime
 from slm_serve.ops.limits import Limits
 from slm_serve.ops.settings import Settings
+from slm_serve.prompt import Turn
 
 pytestmark = pytest.mark.anyio
 
@@ -286,3 +287,54 @@ async def test_an_engine_that_fails_ends_the_response_and_not_the_session(gatewa
         g.backend.failure = None
         await socket.send("response.create")
         assert (await socket.until("response.done")).response.status == "completed"
+
+
+async def test_a_response_that_is_cancelled_at_once_still_ends_in_one_done(gateway, app):
+    async with gateway(ANSWER, ANSWER, hang_after=0) as g, realtime(app(g)) as socket:
+        await socket.send("session.update", session=MANUAL)
+        await socket.send("conversation.item.create", item=HELLO)
+        for _ in range(5):
+            # both events lie in the socket before the server takes the first
+            await socket.send("response.create")
+            await socket.send("response.cancel")
+        for _ in range(5):
+            done = await socket.until("response.done")
+            assert done.response.status == "cancelled"
+        await socket.send("input_audio_buffer.clear")
+        await socket.until("input_audio_buffer.cleared")
+        kinds = socket.kinds()
+        assert kinds.count("response.created") == kinds.count("response.done") == 5
+        assert "error" not in kinds
+
+
+async def test_the_model_may_speak_first(gateway, app, write):
+    async with gateway(ANSWER) as g, realtime(app(g)) as socket:
+        await socket.send("session.update", session=MANUAL)
+        await socket.send("response.create")
+        done = await socket.until("response.done")
+        assert done.response.status == "completed"
+        (call,) = g.backend.calls
+    # an empty user turn, then the header of the answer
+    empty = g.service.prompts.build([Turn("user", ("",))])
+    assert list(call.ids) == empty
+
+
+@pytest.mark.parametrize("kind", [[], {}, 1, None, True, "", "response", "x" * 5000])
+async def test_an_event_of_no_known_type_is_an_error_and_the_session_goes_on(gateway, app, kind):
+    async with gateway("a") as g, realtime(app(g)) as socket:
+        await socket.send_raw(json.dumps({"type": kind}))
+        error = await socket.until("error")
+        assert error.error.param == "type"
+        await socket.send("input_audio_buffer.clear")
+        await socket.until("input_audio_buffer.cleared")
+
+
+async def test_a_chat_template_that_fails_on_a_conversation_is_an_error_and_no_end(gateway, app, monkeypatch):
+    async with gateway(ANSWER) as g, realtime(app(g)) as socket:
+        monkeypatch.setattr(g.service.tokenizer, "chat_template", "{{ messages[7].content }}")
+        await socket.send("session.update", session=MANUAL)
+        await socket.send("conversation.item.create", item=HELLO)
+        await socket.send("response.create")
+        assert "chat template refuses" in (await socket.until("error")).error.message
+        await socket.send("input_audio_buffer.clear")
+        await socket.until("input_audio_buffer.cleared")

@@ -151,7 +151,7 @@ async def test_a_connection_that_breaks_ends_the_generation(gateway, stream):
                 await asyncio.sleep(0.001)
             reader, writer = await asyncio.open_connection(*listener.getsockname())
             body = body_of(stream=stream)
-            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
             writer.write(head.encode() + body)
             call = await until_called(g.backend)
             if stream:

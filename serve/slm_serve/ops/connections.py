@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import h11
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
@@ -21,6 +22,8 @@ def protocol(limits: Limits) -> type[asyncio.Protocol]:
     Args:
         limits: Their ``header_s`` and ``header_bytes``.
     """
+    # a chunk of one byte takes six
+    most_bytes = 8 * limits.body_bytes + limits.header_bytes
 
     class Guarded(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # chosen at run time
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -29,6 +32,8 @@ def protocol(limits: Limits) -> type[asyncio.Protocol]:
             self.app = self._begin
             self._timer: asyncio.TimerHandle | None = None
             self._header_bytes = 0
+            self._message_bytes = 0
+            self._header_is_open = True
             self._left = 0
 
         async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,12 +50,33 @@ def protocol(limits: Limits) -> type[asyncio.Protocol]:
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
+            was_in_header = self._in_header()
+            self._message_bytes += len(data)
             super().data_received(data)
-            if self._timer is not None and not self._is_busy():
-                # still no complete header: the parser keeps all of it
+            if was_in_header and self._in_header():
+                # still no complete header, of the first request or of one behind it: the parser keeps all of it
                 self._header_bytes += len(data)
-                if self._header_bytes > limits.header_bytes:
-                    self.transport.abort()
+            # trailers are kept too, and are in no body that is counted
+            if self._header_bytes > limits.header_bytes or self._message_bytes > most_bytes:
+                self.transport.abort()
+
+        def on_message_begin(self) -> None:
+            self._header_is_open, self._header_bytes, self._message_bytes = True, 0, 0
+            super().on_message_begin()
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            self._header_bytes += len(name) + len(value)
+            super().on_header(name, value)
+
+        def on_headers_complete(self) -> None:
+            self._header_is_open = False
+            super().on_headers_complete()
+
+        def _in_header(self) -> bool:
+            """Tell whether a header has begun or is waited for; uvicorn's two parsers keep that differently."""
+            if hasattr(self, "conn"):
+                return self.conn.their_state is h11.IDLE
+            return self._header_is_open
 
         def on_response_complete(self) -> None:
             super().on_response_complete()
@@ -60,12 +86,8 @@ def protocol(limits: Limits) -> type[asyncio.Protocol]:
             self._stop_timer()
             super().handle_websocket_upgrade(*args)
 
-        def _is_busy(self) -> bool:
-            return self.cycle is not None and not self.cycle.response_complete
-
         def _start_timer(self) -> None:
             self._stop_timer()
-            self._header_bytes = 0
             self._left = self.transport.get_write_buffer_size()
             self._timer = self.loop.call_later(limits.header_s, self._late)
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from slm_plugin.errors import AudioError
 
 _REALTIME_RATE_HZ = 24_000
+_CLIPS = 5
+"""How many of the longest recordings one request may hold."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,11 @@ class Limits:
     """Seconds that a WebSocket session may last."""
     session_idle_s: float = 300.0
     """Seconds that a WebSocket client may say nothing."""
+
+    @property
+    def request_audio_s(self) -> float:
+        """Most seconds of all recordings of one request, those of earlier turns included."""
+        return _CLIPS * self.clip_s
 
     @property
     def frame_bytes(self) -> int:

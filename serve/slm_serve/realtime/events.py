@@ -13,6 +13,9 @@ from slm_serve.protocol import MOST_PARTS, StrictRequest, voice_name
 
 MAX_OUTPUT_TOKENS = 4096
 
+MOST_INSTRUCTIONS = 2**17
+"""Most characters of the instructions, which every ``session.updated`` repeats."""
+
 
 Modality = Literal["text", "audio"]
 
@@ -77,7 +80,7 @@ class SessionAudio(StrictRequest):
 class Settings(StrictRequest):
     """What a session and a single response both say of an answer."""
 
-    instructions: str | None = None
+    instructions: Annotated[str, Field(max_length=MOST_INSTRUCTIONS)] | None = None
     output_modalities: Annotated[list[Modality], Field(fail_fast=True, min_length=1, max_length=1)] = Field(
         default_factory=_aloud
     )

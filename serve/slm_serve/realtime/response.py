@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import aclosing, suppress
 from typing import Any, Literal, Protocol
 
 from slm_plugin.errors import SlmError
@@ -31,7 +31,7 @@ class Send(Protocol):
 
 
 class Response:
-    """Answers once; run :meth:`run` as a task, and cancel that task to interrupt.
+    """Answers once; run :meth:`run` as a task, and cancel that task, once it has ``begun``, to interrupt.
 
     Args:
         service: What generates and speaks.
@@ -57,6 +57,7 @@ class Response:
         self.id = new_id("resp")
         self.item_id = new_id("item")
         self.cancel_reason: CancelReason = "client_cancelled"
+        self.begun = asyncio.Event()
         self._service = service
         self._job = job
         self._send = send
@@ -70,12 +71,13 @@ class Response:
         self._n_bytes = 0
 
     async def run(self) -> None:
-        """Answer; every response ends with ``response.done``, whatever happens."""
+        """Answer; every response that has begun ends with one ``response.done``, whatever happens."""
+        self.begun.set()
         status: Status = "failed"
         details: dict[str, Any] = {}
         end: End | None = None
         try:
-            await self._begin()
+            await _uninterrupted(self._begin())
             async with aclosing(generate(self._service, self._job, self._ids)) as events:
                 async for event in events:
                     if isinstance(event, End):
@@ -97,7 +99,9 @@ class Response:
             if not isinstance(error, SlmError):
                 raise
         finally:
-            await self._finish(status, details, end)
+            # a cancellation that comes now is too late to change how the response ended
+            with suppress(asyncio.CancelledError):
+                await _uninterrupted(self._finish(status, details, end))
 
     async def _begin(self) -> None:
         await self._send("response.created", response=self._shown("in_progress", {}, [], None))
@@ -182,3 +186,20 @@ class Response:
             },
             "output_token_details": {"audio_tokens": answer_audio, "text_tokens": n_answer - answer_audio},
         }
+
+
+async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Run some work to its end; a cancellation meanwhile is raised behind it.
+
+    Raises:
+        asyncio.CancelledError: The task was cancelled while the work ran.
+    """
+    task, cancelled = asyncio.ensure_future(work), False
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError

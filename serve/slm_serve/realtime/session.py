@@ -9,11 +9,11 @@ from typing import Any
 
 from slm_plugin.errors import SlmError, suggest
 from slm_serve.backends.protocol import SamplingParams
-from slm_serve.conversation import DEFAULT_MAX_TOKENS, room
+from slm_serve.conversation import DEFAULT_MAX_TOKENS, Reading
 from slm_serve.errors import RequestError, error_body
 from slm_serve.job import Job
 from slm_serve.parsing import parse_object, quoted, read_json
-from slm_serve.prompt import Ids
+from slm_serve.prompt import Ids, room
 from slm_serve.realtime import events
 from slm_serve.realtime.conversation import Conversation, Item, new_id
 from slm_serve.realtime.listening import InputBuffer, Started, Stopped
@@ -179,6 +179,7 @@ class Session:
 
     async def _create_item(self, event: events.ItemCreate) -> None:
         new = event.item
+        reading = Reading(self._service, (await self._service.card(self._model)).context, "item.content")
         parts: list[str | Ids] = []
         content: list[dict[str, Any]] = []
         for position, part in enumerate(new.content):
@@ -187,8 +188,7 @@ class Session:
             if part.type not in expected or (new.role == "system" and part.type == "input_audio"):
                 raise RequestError(f"{where}: {part.type!r} is not possible for {new.role}.", f"{where}.type")
             if part.type == "input_audio":
-                units = await self._service.encoder.units(part.audio or "", "pcm16", f"{where}.audio")
-                parts.append(Ids(tuple(self._service.vocabulary.ids(units))))
+                parts.append(await reading.recording(part.audio or "", "pcm16", f"{where}.audio"))
                 content.append({"type": part.type, "transcript": part.transcript})
             else:
                 parts.append(part.text or "")
@@ -243,12 +243,17 @@ class Session:
         kept = wish.conversation == "auto"
         self._response = Response(self._service, job, self.send, added, heard, wish.metadata, kept)
         self._answering = asyncio.create_task(self._response.run())
+        # a task that is cancelled before its first step sends nothing
+        await self._response.begun.wait()
 
     async def _job(self, settings: events.Settings, voice: str) -> Job:
         speech = settings.output_modalities == ["audio"]
         card = await self._service.card(self._model)
         prompt = await self._service.in_worker(
-            self._service.prompts.build, self._conversation.turns(settings.instructions)
+            self._service.prompts.build,
+            self._conversation.turns(settings.instructions),
+            card.context,
+            "conversation",
         )
         wish = None if settings.max_output_tokens == "inf" else settings.max_output_tokens
         limits = [limit for limit in (wish, room(card.context, len(prompt), "conversation")) if limit is not None]
