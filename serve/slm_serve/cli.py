@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,6 +26,7 @@ from slm_serve.ops.settings import Settings
 from slm_serve.ops.store import open_store
 from slm_serve.ops.tracing import Tracing
 from slm_serve.running import Experts, Plan, run
+from slm_serve.scratch import LOG, scratch_folder
 from slm_serve.server import DRAIN_S, Tls, listen
 from slm_serve.service import Service
 
@@ -98,7 +97,6 @@ def serve(
 
     Prints `ready http://HOST:PORT` when requests will be answered.
     """
-    folder = Path(tempfile.mkdtemp(prefix="slm-serve-"))
     limits = Limits(
         clip_s=max_clip_seconds,
         body_bytes=int(max_body_mib * _MIB),
@@ -118,7 +116,7 @@ def serve(
         tls = Tls(tls_certificate, tls_key) if tls_certificate and tls_key else None
         if tls is not None:
             tls.check()
-        with listen(host, port) as listener:
+        with listen(host, port) as listener, scratch_folder() as folder:
             read_config(model)
             tokenizer, vocabulary, speech = load_parts(model, codec)
             tracing = Tracing.to(otlp_endpoint) if otlp_endpoint else Tracing()
@@ -140,7 +138,7 @@ def serve(
                     ),
                     settings=settings,
                 ),
-                None if vllm_url else Engine(model, engine_log or folder / "vllm.log", more, environment),
+                None if vllm_url else Engine(model, engine_log or folder / LOG, more, environment),
                 vllm_url or (),
                 limits,
                 tls,
@@ -153,8 +151,6 @@ def serve(
     except SlmError as error:
         typer.echo(f"slm serve: {error}", err=True)
         raise typer.Exit(1) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _constrain(vocabulary: UnitVocabulary, tokenizer: PreTrainedTokenizerBase, engine: HttpBackend) -> None:

@@ -98,7 +98,7 @@ async def prepare(service: Service, request: ChatRequest) -> Chat:
         request,
         job,
         prompt_audio=len(service.vocabulary.units(prompt)),
-        ticket=service.history.issue() if request.speech else None,
+        ticket=await service.history.issue() if request.speech else None,
         id=f"chatcmpl-{uuid.uuid4().hex}",
         created=int(time.time()),
     )

@@ -13,9 +13,6 @@ from slm_plugin.errors import suggest
 from slm_serve.errors import RequestError
 from slm_serve.ops.limits import DEFAULT
 
-MAX_BODY_BYTES = DEFAULT.body_bytes
-"""Largest request unless the server is set up otherwise."""
-
 MAX_JSON_VALUES = DEFAULT.json_values
 """Most values in the JSON of one request or WebSocket message."""
 

@@ -13,7 +13,7 @@ from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from slm_serve.errors import RequestError
-from slm_serve.parsing import MAX_BODY_BYTES, read_body
+from slm_serve.parsing import read_body
 
 _MOST_FIELDS = 64
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{1,200}")
@@ -47,9 +47,9 @@ async def read_form(request: Request) -> Form:
         yield body
 
     try:
-        parser = _Utf8Parser(headers, whole(), max_files=1, max_fields=_MOST_FIELDS, max_part_size=MAX_BODY_BYTES)
-        # larger than any body, so that nothing is rolled over to a file
-        parser.spool_max_size = 2 * MAX_BODY_BYTES
+        parser = _Utf8Parser(headers, whole(), max_files=1, max_fields=_MOST_FIELDS, max_part_size=len(body) + 1)
+        # larger than this body, so that nothing is rolled over to a file
+        parser.spool_max_size = len(body) + 1
         parsed = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
         raise RequestError(f"the form cannot be read ({error}).", code="invalid_form") from None

@@ -21,6 +21,12 @@ async def health(request: Request) -> JSONResponse:
 
 
 @router.get("/health/live")
-async def live() -> dict[str, str]:
-    """Answer 200: for liveness. A process whose engine is being started anew must not be killed for it."""
-    return {"status": "ok"}
+async def live(request: Request) -> JSONResponse:
+    """Answer 200, or 503 if a background task cannot be restarted; for liveness.
+
+    A process whose engine is being restarted answers 200: it must not be killed for that.
+    """
+    service: Service = request.app.state.service
+    if service.background.alive:
+        return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "a background task cannot be restarted"}, status_code=503)
