@@ -98,11 +98,13 @@ class EngineError(SlmError):
 
     Attributes:
         status: HTTP status to answer with.
+        reached: Whether the engine may have taken the request, so that the request may be what ended it.
     """
 
-    def __init__(self, message: str, status: int = 503) -> None:
+    def __init__(self, message: str, status: int = 503, reached: bool = True) -> None:
         super().__init__(message)
         self.status = status
+        self.reached = reached
 
 
 def suggest(name: object, known: Iterable[str], noun: str = "Known") -> str:

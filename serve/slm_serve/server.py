@@ -104,7 +104,8 @@ class Gateway(uvicorn.Server):
                 # a few bytes of a compressed frame could become megabytes
                 ws_per_message_deflate=False,
                 http=protocol(limits),
-                limit_concurrency=limits.connections,
+                # uvicorn counts the connection that it decides about
+                limit_concurrency=limits.connections + 1,
                 # stock clients keep resting connections for 5 s: where a server does so too, the next request may
                 # meet one that is being closed
                 timeout_keep_alive=math.ceil(limits.header_s),

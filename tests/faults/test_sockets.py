@@ -171,13 +171,57 @@ async def test_an_answer_that_takes_too_long_is_ended_with_words(live):
         await g.backend.calls[0].ended.wait()
 
 
-async def test_too_many_connections_are_told_to_come_back(live):
+async def busy(g, number):
+    """Open connections whose requests run."""
+    made = []
+    for _ in range(number):
+        reader, writer = await g.connect()
+        writer.write(request(body(stream=True)))
+        made.append((reader, writer))
+        while len(g.backend.calls) < len(made):
+            await asyncio.sleep(0.001)
+    return made
+
+
+async def test_too_many_busy_connections_are_told_to_come_back_and_liveness_goes_on(live):
+    async with live("a ", limits=Limits(connections=3, header_s=EVER), hang_after=0) as g:
+        running = await busy(g, 3)
+        reader, writer = await g.connect()
+        writer.write(request(body()))
+        assert b"503 " in await reader.readline()
+        # whoever restarts the server must not take it for dead
+        probe, prober = await g.connect()
+        prober.write(b"GET /health/live?x=1 HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert b"200 " in await probe.readline()
+        for _, other in [*running, (reader, writer), (probe, prober)]:
+            other.transport.abort()
+
+
+async def test_idle_connections_make_room_the_longest_resting_first(live):
     async with live("a<|eot_id|>", limits=Limits(connections=3, header_s=EVER)) as g:
         idle = [await g.connect() for _ in range(3)]
         while len(g.server.server_state.connections) < 3:
             await asyncio.sleep(0.001)
-        reader, writer = await g.connect()
-        writer.write(request(body()))
-        assert b"503 " in await reader.readline()
-        for _, other in [*idle, (reader, writer)]:
+        for _ in range(5):
+            reader, writer = await g.connect()
+            writer.write(request(body()))
+            assert b"200 " in await reader.readline()
+            writer.transport.abort()
+        # renewing them does not help against it
+        assert await read_all(idle[0][0]) == b""
+        for _, other in idle:
             other.transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("keys", "limits", "status"), [(("secret",), {}, b"401"), ((), {"body_bytes": 10_000}, b"413")]
+)
+async def test_an_early_refusal_reaches_a_client_that_still_sends(live, keys, limits, status):
+    # as a proxy does: it passes a body on to its end and reads afterwards
+    content = body(user="x" * 4_000_000)
+    async with live("a<|eot_id|>", keys=keys, limits=Limits(**limits)) as g:
+        reader, writer = await g.connect()
+        writer.write(request(content))
+        await writer.drain()
+        assert status in await reader.readline()
+        writer.close()

@@ -91,7 +91,8 @@ class HttpBackend:
         """Return the error that a client receives: no address and no words of ours; the log has the address."""
         kind = "" if cause is None else f" ({type(cause).__name__})"
         _LOG.warning("an engine fails", extra={"fields": {"engine": name_of(self.url), "what": f"{what}{kind}"}})
-        return EngineError(f"{what}{kind}.")
+        never_reached = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+        return EngineError(f"{what}{kind}.", reached=not never_reached)
 
     async def _get(self, path: str) -> httpx.Response:
         """Ask something short; where the caller is cancelled, it is asked to its end all the same.

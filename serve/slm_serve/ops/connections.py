@@ -12,6 +12,10 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 from slm_serve.ops.deadlines import ABORT
 from slm_serve.ops.limits import Limits
 
+_LIVENESS = b"/health/live"
+_ONE_READ = 2**18
+"""Most bytes that asyncio reads at once, which may belong to two messages."""
+
 
 def protocol(limits: Limits) -> type[asyncio.Protocol]:
     """Return uvicorn's HTTP protocol with bounds on what comes before, and what is left behind, a request.
@@ -20,10 +24,8 @@ def protocol(limits: Limits) -> type[asyncio.Protocol]:
     takes no last byte are kept for ever. Such connections are dropped here.
 
     Args:
-        limits: Their ``header_s`` and ``header_bytes``.
+        limits: Its ``header_s``, ``header_bytes`` and ``connections``.
     """
-    # a chunk of one byte takes six
-    most_bytes = 8 * limits.body_bytes + limits.header_bytes
 
     class Guarded(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # chosen at run time
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -31,8 +33,9 @@ def protocol(limits: Limits) -> type[asyncio.Protocol]:
             self._inner: ASGIApp = self.config.loaded_app
             self.app = self._begin
             self._timer: asyncio.TimerHandle | None = None
+            self.resting_since = 0.0
             self._header_bytes = 0
-            self._message_bytes = 0
+            self._message_bytes = self._body_bytes = 0
             self._header_is_open = True
             self._left = 0
 
@@ -44,6 +47,21 @@ def protocol(limits: Limits) -> type[asyncio.Protocol]:
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._start_timer()
+            self._make_room()
+
+        def _make_room(self) -> None:
+            """Drop the connection that has rested longest if there is one more than may be."""
+            if len(self.connections) <= limits.connections:
+                return
+            others = (c for c in self.connections if isinstance(c, Guarded) and c is not self and c.is_resting)
+            oldest = min(others, key=lambda c: c.resting_since, default=None)
+            if oldest is not None:
+                oldest.transport.abort()
+
+        @property
+        def is_resting(self) -> bool:
+            """Whether no request is answered or begun on it."""
+            return self._timer is not None and (self.cycle is None or self.cycle.response_complete)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._stop_timer()
@@ -56,20 +74,30 @@ def protocol(limits: Limits) -> type[asyncio.Protocol]:
             if was_in_header and self._in_header():
                 # still no complete header, of the first request or of one behind it: the parser keeps all of it
                 self._header_bytes += len(data)
-            # trailers are kept too, and are in no body that is counted
-            if self._header_bytes > limits.header_bytes or self._message_bytes > most_bytes:
+            # trailers and extensions of chunks are in no body that is counted; a chunk of one byte takes six more
+            around_bytes = self._message_bytes - self._body_bytes
+            most_around = limits.header_bytes + _ONE_READ + 8 * self._body_bytes
+            if self._header_bytes > limits.header_bytes or around_bytes > most_around:
                 self.transport.abort()
 
         def on_message_begin(self) -> None:
-            self._header_is_open, self._header_bytes, self._message_bytes = True, 0, 0
+            self._header_is_open, self._header_bytes, self._message_bytes, self._body_bytes = True, 0, 0, 0
             super().on_message_begin()
 
         def on_header(self, name: bytes, value: bytes) -> None:
-            self._header_bytes += len(name) + len(value)
-            super().on_header(name, value)
+            if self._header_is_open:
+                self._header_bytes += len(name) + len(value)
+                super().on_header(name, value)
+
+        def on_body(self, body: bytes) -> None:
+            self._body_bytes += len(body)
+            super().on_body(body)
 
         def on_headers_complete(self) -> None:
             self._header_is_open = False
+            # a server full of busy connections must not look dead to whoever would restart it
+            is_probe = self.url.partition(b"?")[0] == _LIVENESS
+            self.limit_concurrency = None if is_probe else self.config.limit_concurrency
             super().on_headers_complete()
 
         def _in_header(self) -> bool:
@@ -89,6 +117,7 @@ def protocol(limits: Limits) -> type[asyncio.Protocol]:
         def _start_timer(self) -> None:
             self._stop_timer()
             self._left = self.transport.get_write_buffer_size()
+            self.resting_since = self.loop.time()
             self._timer = self.loop.call_later(limits.header_s, self._late)
 
         def _stop_timer(self) -> None:

@@ -68,7 +68,7 @@ class Response:
         self._place = {"response_id": self.id, "item_id": self.item_id, "output_index": 0, "content_index": 0}
         self._ids: list[int] = []
         self._text = ""
-        self._n_bytes = 0
+        self._n_bytes = self._n_spoken = 0
 
     async def run(self) -> None:
         """Answer; every response that has begun ends with one ``response.done``, whatever happens."""
@@ -117,8 +117,9 @@ class Response:
         match event:
             case Heard(text):
                 await self._heard(text)
-            case Sound(samples):
+            case Sound(samples, n_units):
                 self._n_bytes += len(samples)
+                self._n_spoken = n_units
                 data = base64.b64encode(samples).decode("ascii")
                 await self._send("response.output_audio.delta", **self._place, delta=data)
             case Words(text):
@@ -141,6 +142,8 @@ class Response:
             content = [{"type": "output_text", "text": self._text}]
         await self._send("response.content_part.done", **self._place, part=part)
         ids = self._ids[:-1] if self._ids[-1:] == [self._service.end_id] else self._ids
+        if status == "cancelled" and self._job.speech:
+            ids = self._spoken(ids)
         item = Item(
             self.item_id,
             "assistant",
@@ -154,6 +157,12 @@ class Response:
         if self._kept:
             await self._send("conversation.item.done", previous_item_id=previous, item=item.shown())
         await self._send("response.done", response=self._shown(status, details, [item.shown()], end))
+
+    def _spoken(self, ids: list[int]) -> list[int]:
+        """Return the ids up to the last unit whose sound was sent: the engine may be far ahead of a slow vocoder."""
+        is_unit = self._service.vocabulary.is_unit
+        units_at = [at for at, token_id in enumerate(ids) if is_unit(token_id)]
+        return ids[: units_at[self._n_spoken - 1] + 1] if 0 < self._n_spoken <= len(units_at) else []
 
     def _shown(
         self, status: str, details: dict[str, Any], output: list[dict[str, Any]], end: End | None

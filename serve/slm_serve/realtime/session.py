@@ -133,8 +133,17 @@ class Session:
             samples = base64.b64decode(event.audio, validate=True)
         except ValueError as error:
             raise RequestError(f"audio is not base64 ({error}).", "audio", "invalid_value") from None
+        refused: SlmError | None = None
         for moment in await self._buffer.append(samples):
-            await self._turn(moment)
+            try:
+                await self._turn(moment)
+            except SlmError as error:
+                # a further turn of the same sound must not be lost with it
+                if refused is not None:
+                    await self.send("error", error={**error_body(refused)["error"], "event_id": event.event_id})
+                refused = error
+        if refused is not None:
+            raise refused
 
     async def _turn(self, moment: Started | Stopped) -> None:
         detection = self._settings.audio.input.turn_detection
