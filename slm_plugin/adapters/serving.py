@@ -137,7 +137,7 @@ def _against(adapter: LoraAdapter, base: Path) -> list[str]:
         found.append(f"the base has {vocabulary} tokens; with LoRA vLLM takes {MAX_VOCABULARY}")
     taller = max((adapter.replacement_shape(name)[0] for name in adapter.replaced()), default=0)
     units = card.read(adapter.folder).get("units")
-    last = units["first_id"] + units["count"] if units else 0
+    last = units.get("first_id", 0) + units.get("count", 0) if units else 0
     if 0 < vocabulary < taller:
         found.append(f"it brings {taller - vocabulary} rows that the vocabulary of its base ({vocabulary}) lacks")
     elif 0 < vocabulary < last:
