@@ -143,7 +143,7 @@ def _against(adapter: LoraAdapter, base: Path) -> list[str]:
     elif 0 < vocabulary < last:
         found.append(f"its units end at token {last}, the base has {vocabulary}: give the base with units")
     elif units and _has_tokenizer(base) and not _same_units(units, card.units_of(base)):
-        found.append(f"the base has no units at tokens {units['first_id']}..{last - 1}: give the base with units")
+        found.append(f"the base has no units at tokens {units.get('first_id', 0)}..{last - 1}: give the base with units")
     return found
 
 
@@ -152,7 +152,7 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def _same_units(one: dict[str, Any], other: dict[str, Any] | None) -> bool:
-    return other is not None and (one["first_id"], one["count"]) == (other["first_id"], other["count"])
+    return other is not None and all(one.get(key) == other.get(key) for key in ("first_id", "count"))
 
 
 def _read(path: Path) -> dict[str, Any]:
