@@ -143,7 +143,8 @@ def _against(adapter: LoraAdapter, base: Path) -> list[str]:
     elif 0 < vocabulary < last:
         found.append(f"its units end at token {last}, the base has {vocabulary}: give the base with units")
     elif units and _has_tokenizer(base) and not _same_units(units, card.units_of(base)):
-        found.append(f"the base has no units at tokens {units.get('first_id', 0)}..{last - 1}: give the base with units")
+        first = units.get("first_id", 0)
+        found.append(f"the base has no units at tokens {first}..{last - 1}: give the base with units")
     return found
 
 
