@@ -11,7 +11,7 @@ from typing import Any
 from slm_plugin import card
 from slm_plugin.config import SlmConfig, UnitsConfig, parse_block
 from slm_plugin.errors import ConfigError, DataError, Problem, WeightsError, suggest
-from slm_plugin.host import checks, lora_scale, runtime, surface
+from slm_plugin.host import checks, lora_scale, runtime, sampling, surface
 from slm_plugin.host.overrides import with_named_overrides
 from slm_plugin.weights.checkpoint import require_whole
 from slm_plugin.weights.staging import make_partial
@@ -99,6 +99,7 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str) -> None:
         active.output_dir = Path(training.output_dir)
         active.process_index = training.process_index
         active.n_processes = training.world_size
+        active.keeps_order = sampling.keeps_order(training, finetuning)
         problems += _missing_sources(active, data_args, where) + checks.refusals(active, by_name, where)
     if problems:
         raise ConfigError(problems)

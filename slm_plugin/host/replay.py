@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_datasets
 
-from slm_plugin.data.mixing import MixedDataset, Source, Surprise, draw, quota, stream_probabilities
+from slm_plugin.data.mixing import MixedDataset, Source, Surprise, draw, quota, spread, stream_probabilities
 from slm_plugin.data.sourced import SourcedDataset, marked
 from slm_plugin.errors import DataError
 from slm_plugin.host import runtime
@@ -102,12 +102,18 @@ def _mix(
     if any(wish.schedule for wish in wishes):
         return scheduled(current, sources, wishes, training_args, active, mark)
     if any(source.resample == "epoch" or source.surprise for source in sources):
-        return MixedDataset(current, sources, seed, mark)
+        return MixedDataset(current, sources, seed, mark, active.keeps_order)
     drawn = [source.rows.select(draw(len(source.rows), source.n_rows, seed, source.name)) for source in sources]
-    mixed = concatenate_datasets([current, *drawn]).shuffle(seed=seed)
+    counts = [len(current), *(source.n_rows for source in sources)]
+    mixed = concatenate_datasets([current, *drawn])
+    if active.keeps_order:
+        streams_N = spread(counts)
+        mixed = mixed.select(np.argsort(np.argsort(streams_N, kind="stable")))
+        return SourcedDataset(mixed, streams_N) if mark else mixed
+    mixed = mixed.shuffle(seed=seed)
     if not mark:
         return mixed
-    streams_N = np.repeat(np.arange(len(sources) + 1), [len(current), *(source.n_rows for source in sources)])
+    streams_N = np.repeat(np.arange(len(sources) + 1), counts)
     return SourcedDataset(mixed, Dataset.from_dict({"stream": streams_N}).shuffle(seed=seed)["stream"])
 
 

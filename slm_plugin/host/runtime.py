@@ -39,6 +39,7 @@ class Active:
         factors: Discount by adapter folder; empty where there is none.
         model_args: The host's model arguments.
         data_args: The host's data arguments.
+        keeps_order: Whether the host visits the training rows in the order they have.
         staged_export: Where the host writes the export under way, and where that goes when all of it is there.
     """
 
@@ -53,6 +54,7 @@ class Active:
     factors: dict[str, float] = field(default_factory=dict)
     model_args: Any = None
     data_args: Any = None
+    keeps_order: bool = False
     staged_export: tuple[Path, Path] | None = None
 
     @property
