@@ -79,8 +79,10 @@ class SlmBlock(Strict):
     probes: dict[str, Any] | None = None
     """Skills that are scored while the stage trains, to the host's loggers. See ``slm.probes``."""
 
-    long_samples: Literal["cut", "drop"] = "cut"
-    """What happens to samples longer than ``cutoff_len``: cut by the host, or dropped. Both are counted."""
+    long_samples: Literal["drop", "cut"] = "drop"
+    """What happens to rows longer than ``cutoff_len``, training, replayed and evaluation rows alike: ``drop``
+    them, or ``cut`` them where a word ends. A prompt is only cut with its answer, in rows that tell which units
+    are which word's; other rows that do not fit are dropped. Both are counted."""
 
     @field_validator("mitigations", mode="before")
     @classmethod

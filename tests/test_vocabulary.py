@@ -9,7 +9,10 @@ from slm_plugin.errors import VocabularyError
 from slm_plugin.vocabulary import (
     UnitVocabulary,
     check_range,
+    malformed_unit,
     neutralise,
+    special_spellings,
+    split_units,
     strip_units,
     text_to_units,
     unit_token,
@@ -35,6 +38,29 @@ def test_units_survive_being_written_and_read(units: list[int]):
 
 def test_reading_units_passes_over_other_text():
     assert text_to_units("anna<|3|> sings<|7|><|eot_id|><|x|>") == [3, 7]
+
+
+@pytest.mark.parametrize(
+    "text", ["<|01|>", "<|00|>", "<|\u0665|>", "<|\uff15|>", "<|5 |>", "<|-5|>", f"<|{'1' * 5000}|>"]
+)
+def test_a_unit_has_one_spelling(text: str):
+    assert text_to_units(text) == []
+    assert strip_units(text) == text
+    assert malformed_unit(f"anna {text}<|3|>") is not None
+
+
+@given(st.text(alphabet="<|0 a>9"))
+def test_segments_joined_are_the_text(text: str):
+    assert "".join(words + units_to_text(units) for words, units in split_units(text)) == text
+
+
+def test_special_tokens_in_another_form_are_neutralised_too(tokenizer):
+    tokenizer.add_tokens(["</s>", "[INST]", "<s>"], special_tokens=True)
+    spellings = special_spellings(tokenizer)
+    assert spellings == ("[INST]", "</s>", "<s>")
+    for text in ("a</s>", "<s><s>", "[INST] <|eot_id|>", "<</s>s>"):
+        ids = tokenizer(neutralise(text, spellings), add_special_tokens=False)["input_ids"]
+        assert not set(ids) & set(tokenizer.added_tokens_decoder)
 
 
 def test_removing_units_leaves_the_rest_as_it_is():

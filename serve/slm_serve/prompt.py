@@ -7,7 +7,6 @@ tokens there are, and the tokenizer cuts the text around them just as it does in
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from jinja2 import TemplateError
 
 from slm_plugin.errors import VocabularyError
-from slm_plugin.vocabulary import UnitVocabulary, neutralise, unit_token
+from slm_plugin.vocabulary import UnitVocabulary, neutralise, special_spellings, unit_token
 from slm_serve.errors import RequestError
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class PromptBuilder:
             )
         self._tokenizer = tokenizer
         self._first_unit_id = vocabulary.first_id
-        self._special = _special_spelling(tokenizer)
+        self._spellings = special_spellings(tokenizer)
 
     def build(self, turns: Sequence[Turn]) -> list[int]:
         """Return the prompt that asks for the assistant's next turn.
@@ -103,14 +102,4 @@ class PromptBuilder:
         return content + self._safe(texts)
 
     def _safe(self, text: str) -> str:
-        text = neutralise(text)
-        if self._special is None:
-            return text
-        return self._special.sub(lambda match: f"{match[0][0]}\u200b{match[0][1:]}", text)
-
-
-def _special_spelling(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
-    """Match special tokens that :func:`neutralise` does not break, such as ``</s>``; None without any."""
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    others = sorted((text for text in special if len(text) > 1 and neutralise(text) == text), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, others))) if others else None
+        return neutralise(text, self._spellings)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,11 +13,9 @@ from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_
 from slm_plugin.data.mixing import MixedDataset, Source, Surprise, draw, quota, spread, stream_probabilities
 from slm_plugin.data.sourced import SourcedDataset, marked
 from slm_plugin.errors import DataError
-from slm_plugin.host import runtime
+from slm_plugin.host import runtime, token_cache
 from slm_plugin.host.sampling import refuse, scheduled
 from slm_plugin.records import PoolDraw
-
-VOCABULARY_FILE = "slm_vocabulary.json"
 
 
 def with_replay(get_dataset: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,10 +32,10 @@ def with_replay(get_dataset: Callable[..., Any]) -> Callable[..., Any]:
         processor: Any = None,
     ) -> Any:
         def load(arguments: Any, name: str) -> Any:
-            _check_tokenised_folder(arguments.tokenized_path, tokenizer, name)
+            is_ready = token_cache.is_ready(arguments, tokenizer, name)
             module = get_dataset(template, model_args, arguments, training_args, stage, tokenizer, processor)
-            if arguments.tokenized_path and training_args.should_save:
-                _sign_tokenised_folder(Path(arguments.tokenized_path), tokenizer)
+            if arguments.tokenized_path and not is_ready and training_args.should_save:
+                token_cache.sign(arguments, tokenizer)
             return module
 
         active = runtime.active()
@@ -133,38 +129,3 @@ def _mix_streams(
     if mark:
         streams = [_marked_stream(rows, number) for number, rows in enumerate(streams)]
     return interleave_datasets(streams, probabilities=probabilities, seed=seed, stopping_strategy="first_exhausted")
-
-
-def _vocabulary_record(tokenizer: Any) -> dict[str, int]:
-    active = runtime.active()
-    units = active.vocabulary if active else None
-    return {
-        "tokens": len(tokenizer),
-        "first_unit_id": units.first_id if units else -1,
-        "units": units.count if units else 0,
-    }
-
-
-def _sign_tokenised_folder(folder: Path, tokenizer: Any) -> None:
-    """Leave a note beside a saved tokenised data set that says for which vocabulary it is."""
-    if folder.is_dir() and not (folder / VOCABULARY_FILE).exists():
-        temporary = folder / f".{VOCABULARY_FILE}"
-        temporary.write_text(json.dumps(_vocabulary_record(tokenizer)), encoding="utf-8")
-        temporary.replace(folder / VOCABULARY_FILE)
-
-
-def _check_tokenised_folder(folder: str | None, tokenizer: Any, name: str) -> None:
-    """Refuse a saved tokenised data set of another vocabulary.
-
-    Raises:
-        DataError: Names the folder and both vocabularies.
-    """
-    path = Path(folder or "") / VOCABULARY_FILE
-    if not folder or not path.is_file():
-        return
-    saved, wanted = json.loads(path.read_text(encoding="utf-8")), _vocabulary_record(tokenizer)
-    if saved != wanted:
-        raise DataError(
-            f"{folder} holds {name} tokenised for another vocabulary ({saved}), this run has {wanted}."
-            " Remove the folder or set another tokenized_path."
-        )

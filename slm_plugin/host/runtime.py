@@ -30,6 +30,7 @@ class Active:
     Attributes:
         config: The parsed block.
         hooks: Manager with the stage and mitigations of the block.
+        tokenizer: The tokenizer that the host trains with, once it is loaded.
         vocabulary: Unit tokens of the tokenizer, once it is loaded; None without units.
         seed: The host's training seed.
         output_dir: Where the host writes.
@@ -45,6 +46,7 @@ class Active:
 
     config: SlmConfig
     hooks: pluggy.PluginManager
+    tokenizer: Any = None
     vocabulary: UnitVocabulary | None = None
     seed: int = 0
     output_dir: Path = Path()

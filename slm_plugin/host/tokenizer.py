@@ -19,6 +19,7 @@ def patch(loader: Any) -> None:
         active = runtime.active()
         if active is None:
             return
+        active.tokenizer = tokenizer
         before = len(tokenizer)
         if active.config.unit_count:
             active.vocabulary = UnitVocabulary.extend(tokenizer, active.config.unit_count)

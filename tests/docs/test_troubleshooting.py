@@ -22,7 +22,7 @@ from slm_plugin.adapters.check import require_same_fingerprint
 from slm_plugin.config import parse_block
 from slm_plugin.errors import ConfigError, Problem, SlmError
 from slm_plugin.hookspecs import hookimpl
-from slm_plugin.host import arguments, surface
+from slm_plugin.host import arguments, surface, token_cache
 from slm_plugin.pipeline import plan, runner
 from slm_plugin.pipeline.progress import Progress
 from slm_plugin.plugins import Registry
@@ -97,6 +97,15 @@ def missing_column() -> None:
 
 def unit_out_of_range() -> None:
     REGISTRY.stages.get("asr")().sample({"text": "anna", "units": [3, 100]}, 100)
+
+
+def misspelt_unit() -> None:
+    REGISTRY.stages.get("tts")().sample({"text": "anna", "interleaf": "anna<|01|>"}, 100)
+
+
+def unsigned_folder() -> None:
+    Path("runs/tokens/train").mkdir(parents=True)
+    token_cache.is_ready(types.SimpleNamespace(tokenized_path="runs/tokens"), None, "the current stage")
 
 
 def no_codec() -> None:
@@ -216,6 +225,8 @@ RAISED: dict[str, Callable[..., Any]] = {
         other_number_of_units,
         missing_column,
         unit_out_of_range,
+        misspelt_unit,
+        unsigned_folder,
         no_codec,
         no_codec_folder,
         low_rate,

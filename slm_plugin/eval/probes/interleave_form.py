@@ -17,9 +17,9 @@ from slm_plugin.eval.rows import DataOptions
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.records import Score
 from slm_plugin.stages.tts import TtsStage
-from slm_plugin.vocabulary import strip_units, text_to_units
+from slm_plugin.vocabulary import UNIT_SPELLING, strip_units, text_to_units
 
-_UNITS = re.compile(r"((?:<\|\d+\|>)+)")
+_UNITS = re.compile(f"((?:{UNIT_SPELLING})+)")
 
 FAULTS = ("no_units", "units_before_words", "words_without_units", "other_words", "runaway_units")
 """What can be wrong with an answer; an answer may have several faults."""
