@@ -11,7 +11,7 @@ from typing import Any
 from slm_plugin import card
 from slm_plugin.config import SlmConfig, UnitsConfig, parse_block
 from slm_plugin.errors import ConfigError, DataError, Problem, WeightsError, suggest
-from slm_plugin.host import checks, lora_scale, runtime, sampling, surface
+from slm_plugin.host import checks, compatibility, lora_scale, runtime, sampling, surface
 from slm_plugin.host.overrides import with_named_overrides
 from slm_plugin.weights.checkpoint import require_whole
 from slm_plugin.weights.staging import make_partial
@@ -100,6 +100,7 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str) -> None:
         active.process_index = training.process_index
         active.n_processes = training.world_size
         active.keeps_order = sampling.keeps_order(training, finetuning)
+        problems += compatibility.refusals(config.block, by_name, _spot(where))
         problems += _missing_sources(active, data_args, where) + checks.refusals(active, by_name, where)
     if problems:
         raise ConfigError(problems)
@@ -107,6 +108,11 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str) -> None:
         destination = Path(active.model_args.export_dir)
         active.staged_export = make_partial(destination), destination
         active.model_args.export_dir = str(active.staged_export[0])
+
+
+def _spot(where: str) -> str:
+    """Return where keys beside the block stand: the file, or ``arguments``."""
+    return where.removesuffix("slm").removesuffix(": ") or "arguments"
 
 
 def _model_problems(active: runtime.Active, where: str) -> list[Problem]:

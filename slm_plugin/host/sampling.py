@@ -46,13 +46,13 @@ def refuse(wishes: Sequence[PoolDraw], mark: bool, data_args: Any, training_args
     for kind in [name for name, used in kinds.items() if used]:
         if data_args.streaming:
             problems.append(f"replay with {kind} needs rows that can be counted; set streaming: false.")
-    grouped = training_args.train_sampling_strategy == "group_by_length"
-    kinds["resample: epoch"] = any(wish.resample == "epoch" for wish in wishes) and not data_args.streaming
-    for kind in [name for name, used in kinds.items() if used and grouped]:
+        if training_args.train_sampling_strategy == "group_by_length":
+            problems.append(f"replay with {kind} sets the order of rows; remove train_sampling_strategy.")
+    resampled = any(wish.resample == "epoch" for wish in wishes) and not data_args.streaming
+    if resampled and not problems and training_args.train_sampling_strategy == "group_by_length":
         problems.append(
-            f"replay with {kind} changes the rows during training, and train_sampling_strategy: group_by_length"
-            " groups them once, before it. Remove train_sampling_strategy, or use resample: once without"
-            " a schedule and without pick: surprise."
+            "replay with resample: epoch changes the rows each epoch, and train_sampling_strategy: group_by_length"
+            " groups them once, before the first. Use resample: once, or remove train_sampling_strategy."
         )
     if mark and data_args.packing:
         problems.append("one must know which source a row is from, and packing joins rows; set packing: false.")

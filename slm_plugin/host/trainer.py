@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,17 @@ class Means:
         found = {key: total / n for key, (total, n, _) in self._held.items()}
         self._held.clear()
         return found
+
+
+@contextlib.contextmanager
+def outputs_of(model: Any) -> Iterator[list[Any]]:
+    """Collect what a model returns from its forwards inside."""
+    seen: list[Any] = []
+    handle = model.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs))
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 def checkpoints_of(arguments: Any) -> dict[str, Any]:
@@ -160,7 +172,10 @@ def with_hooks(stock: Any) -> Any:
                 return super().compute_loss(model, inputs, *args, **kwargs)
             wants_outputs = kwargs.pop("return_outputs", args[0] if args else False)
             # the host takes the labels out of the mapping where it computes the loss itself
-            loss, outputs = super().compute_loss(model, dict(inputs), True, *args[1:], **kwargs)
+            with outputs_of(model) as seen:
+                found = super().compute_loss(model, dict(inputs), True, *args[1:], **kwargs)
+            # some losses of the host return no outputs, whatever they are asked for
+            loss, outputs = found if isinstance(found, tuple) else (found, seen[-1])
             micro_batches, weight = self._share(inputs.get("labels"), kwargs.get("num_items_in_batch"))
             # the module itself: a second forward through a wrapper for several processes would confuse it
             values = hook(
