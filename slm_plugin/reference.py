@@ -64,8 +64,11 @@ def keys_page() -> str:
     registry = Registry.load(entry_points=False)
     parts = [
         f"# Keys of the `slm:` block\n\n{NOTE}"
-        "The block stands in a LLaMA-Factory YAML beside the host's own keys, or on its command line:"
-        ' `slm.stage=asr`, or `--slm \'{"stage": "asr"}\'`. Unknown keys are refused.\n',
+        "The block stands in a LLaMA-Factory YAML beside the host's own keys. The command line changes it, with a"
+        ' YAML or without one: `--slm \'{"stage": "asr"}\'`; with a YAML also dotted, `slm.stage=asr`, and mitigations'
+        " by name, `slm.mitigations.replay.sources.text=0.2`. Keys of `--slm` replace those of the YAML one by one, its"
+        " list of mitigations as a whole. `torchrun` splits arguments at blanks: the JSON is put together again, with"
+        " one blank for several. Unknown keys are refused.\n",
         _table("slm", SlmBlock),
         _table("slm.units", UnitsConfig),
         _table("slm.merge", MergeBlock),

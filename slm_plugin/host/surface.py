@@ -43,17 +43,29 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
         )
     ),
     "llamafactory.hparams.finetuning_args": dict.fromkeys(
-        ("FinetuningArguments.additional_target", "FinetuningArguments.create_new_adapter")
+        (
+            "FinetuningArguments.additional_target",
+            "FinetuningArguments.create_new_adapter",
+            "FinetuningArguments.disable_shuffling",
+            "FinetuningArguments.pissa_init",
+            "FinetuningArguments.pure_bf16",
+            "FinetuningArguments.ref_model",
+            "FinetuningArguments.use_asft_loss",
+        )
     ),
+    "llamafactory.hparams.generating_args": dict.fromkeys(("GeneratingArguments.skip_special_tokens",)),
     "llamafactory.hparams.model_args": dict.fromkeys(
         (
             "ModelArguments.adapter_folder",
             "ModelArguments.adapter_name_or_path",
+            "ModelArguments.cache_dir",
             "ModelArguments.export_dir",
             "ModelArguments.export_size",
             "ModelArguments.infer_backend",
             "ModelArguments.infer_dtype",
             "ModelArguments.model_name_or_path",
+            "ModelArguments.model_revision",
+            "ModelArguments.quantization_bit",
             "ModelArguments.resize_vocab",
         )
     ),
@@ -108,6 +120,8 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
     },
     "llamafactory.train.sft.workflow": {
         "CustomSeq2SeqTrainer": None,
+        "CustomSeq2SeqTrainer.compute_loss": ("self", "model", "inputs", "args", "kwargs"),
+        "CustomSeq2SeqTrainer.save_predictions": ("self", "dataset", "predict_results", "skip_special_tokens"),
         "get_dataset": (
             "template",
             "model_args",

@@ -19,6 +19,7 @@ from slm_plugin.data.sourced import SOURCE_COLUMN
 from slm_plugin.host import runtime
 from slm_plugin.host.probes import ProbeCallback
 from slm_plugin.host.sampling import sampler_for
+from slm_plugin.host.shown_units import WithUnitsCounted, units_shown
 from slm_plugin.host.surprise import SurpriseCallback
 from slm_plugin.records import StageRun
 from slm_plugin.training.optimizers import scale_rates
@@ -108,6 +109,8 @@ def with_hooks(stock: Any) -> Any:
             if isinstance(self.train_dataset, MixedDataset):
                 self.add_callback(EpochCallback(self.train_dataset))
                 self.add_callback(SurpriseCallback(self, self.train_dataset))
+            if self.args.predict_with_generate and self.slm.vocabulary is not None and self.compute_metrics is not None:
+                self.compute_metrics = WithUnitsCounted(self.compute_metrics, self.slm.vocabulary)
             self.slm_card = make_card(self.slm, self.model)
             self.add_callback(CardCallback(self.slm_card))
             if self.slm.config.probes is not None:
@@ -201,6 +204,13 @@ def with_hooks(stock: Any) -> Any:
                 return micro_batches, 1.0
             processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
             return micro_batches, labels.ne(-100).sum() * (micro_batches * processes) / n_items
+
+        def save_predictions(self, dataset: Any, predict_results: Any, skip_special_tokens: bool = True) -> None:
+            shown = contextlib.nullcontext()
+            if self.slm is not None and self.slm.vocabulary is not None and self.slm.shows_units:
+                shown = units_shown(self.processing_class, self.slm.vocabulary)
+            with shown:
+                super().save_predictions(dataset, predict_results, skip_special_tokens)
 
         def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
             if self.slm is not None and "loss" in logs:
