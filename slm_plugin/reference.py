@@ -64,11 +64,11 @@ def keys_page() -> str:
     registry = Registry.load(entry_points=False)
     parts = [
         f"# Keys of the `slm:` block\n\n{NOTE}"
-        "The block stands in a LLaMA-Factory YAML beside the host's own keys. The command line changes it, with a"
-        ' YAML or without one: `--slm \'{"stage": "asr"}\'`; with a YAML also dotted, `slm.stage=asr`, and mitigations'
-        " by name, `slm.mitigations.replay.sources.text=0.2`. Keys of `--slm` replace those of the YAML one by one, its"
-        " list of mitigations as a whole. `torchrun` splits arguments at blanks: the JSON is put together again, with"
-        " one blank for several. Unknown keys are refused.\n",
+        "The block stands in a LLaMA-Factory YAML beside the host's own keys. The command line changes it, with or"
+        ' without a YAML: `--slm \'{"stage": "asr"}\'`. With a YAML there are dotted overrides too: `slm.stage=asr`, and'
+        " for mitigations `slm.mitigations.replay.sources.text=0.2`. Keys of `--slm` replace those of the YAML one by"
+        " one, but its list of mitigations as a whole. `torchrun` splits arguments at blanks; the JSON is joined"
+        " again, with one blank for several in a row. Unknown keys are refused.\n",
         _table("slm", SlmBlock),
         _table("slm.units", UnitsConfig),
         _table("slm.merge", MergeBlock),

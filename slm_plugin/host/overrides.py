@@ -124,7 +124,7 @@ def _mapping(pieces: Sequence[str]) -> dict[str, Any] | None:
 def _unreadable(text: str) -> str:
     shown = text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
     return (
-        f"{shown!r} is not a mapping. Write --slm '{{\"stage\": \"asr\"}}', in quotes, or one dotted override for each"
+        f'{shown!r} is not a mapping. Write --slm \'{{"stage": "asr"}}\', in quotes, or one dotted override for each'
         " key: slm.stage=asr."
     )
 

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_datasets
 
-from slm_plugin.data.mixing import MixedDataset, Source, Surprise, draw, quota, shuffled_passes, spread, stream_probabilities
+from slm_plugin.data.mixing import (
+    MixedDataset,
+    Source,
+    Surprise,
+    draw,
+    quota,
+    shuffled_passes,
+    spread,
+    stream_probabilities,
+)
 from slm_plugin.data.planned import PlannedRows, RowPlan
 from slm_plugin.data.sourced import SourcedDataset, marked
 from slm_plugin.errors import DataError
@@ -90,9 +99,7 @@ def _pool_arguments(data_args: Any, wish: PoolDraw) -> Any:
     return arguments
 
 
-def _row_plans(
-    current: Any, wishes: Sequence[PoolDraw], data_args: Any, training_args: Any
-) -> list[RowPlan | None]:
+def _row_plans(current: Any, wishes: Sequence[PoolDraw], data_args: Any, training_args: Any) -> list[RowPlan | None]:
     """Return which rows of each source to tokenise; None for all of them.
 
     The draws are functions of the seed and the length of a source, so that only the drawn rows need be tokenised.
@@ -146,7 +153,11 @@ def _mix(
             raise DataError(f"replay source {source.name!r} has no rows.")
     active.facts["replay"] = {source.name: source.n_rows for source in sources}
     texts = [f"{s.name} {s.n_rows} of {len(s.rows)} ({s.resample})" for s in sources]
-    runtime.say(f"replay: {len(current)} rows of the current stage + {', '.join(texts)}")
+    noun = "rows"
+    if active.data_args.packing:
+        # a ratio is then one of packed sequences, each of several rows
+        noun = active.facts["replay_counts"] = "packed sequences"
+    runtime.say(f"replay: {len(current)} {noun} of the current stage + {', '.join(texts)}")
     if any(wish.schedule for wish in wishes):
         return scheduled(current, sources, wishes, training_args, active, mark)
     if any(source.resample == "epoch" or source.surprise for source in sources):

@@ -109,7 +109,11 @@ def with_hooks(stock: Any) -> Any:
             if isinstance(self.train_dataset, MixedDataset):
                 self.add_callback(EpochCallback(self.train_dataset))
                 self.add_callback(SurpriseCallback(self, self.train_dataset))
-            if self.args.predict_with_generate and self.slm.vocabulary is not None and self.compute_metrics is not None:
+            if (
+                self.args.predict_with_generate
+                and self.slm.vocabulary is not None
+                and self.compute_metrics is not None
+            ):
                 self.compute_metrics = WithUnitsCounted(self.compute_metrics, self.slm.vocabulary)
             self.slm_card = make_card(self.slm, self.model)
             self.add_callback(CardCallback(self.slm_card))

@@ -84,9 +84,16 @@ PIECES = JSON.split()
 
 @pytest.mark.parametrize(
     "words",
-    [["--slm", JSON], [f"--slm={JSON}"], [f"slm={JSON}"], ["slm={stage: tts, units: {count: 60, seed: 5}}"]]
-    # as torchrun passes them on
-    + [["--slm", *PIECES], [f"--slm={PIECES[0]}", *PIECES[1:]], [f"slm={PIECES[0]}", *PIECES[1:]]],
+    [
+        ["--slm", JSON],
+        [f"--slm={JSON}"],
+        [f"slm={JSON}"],
+        ["slm={stage: tts, units: {count: 60, seed: 5}}"],
+        # as torchrun passes them on
+        ["--slm", *PIECES],
+        [f"--slm={PIECES[0]}", *PIECES[1:]],
+        [f"slm={PIECES[0]}", *PIECES[1:]],
+    ],
 )
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_json_on_the_command_line_changes_the_block_of_the_yaml(words, place, parse):
