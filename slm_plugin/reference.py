@@ -65,7 +65,8 @@ def keys_page() -> str:
     parts = [
         f"# Keys of the `slm:` block\n\n{NOTE}"
         "The block stands in a LLaMA-Factory YAML beside the host's own keys. The command line changes it, with or"
-        ' without a YAML: `--slm \'{"stage": "asr"}\'`. With a YAML there are dotted overrides too: `slm.stage=asr`, and'
+        " without a YAML:"
+        ' `--slm \'{"stage": "asr"}\'`. With a YAML there are dotted overrides too: `slm.stage=asr`, and'
         " for mitigations `slm.mitigations.replay.sources.text=0.2`. Keys of `--slm` replace those of the YAML one by"
         " one, but its list of mitigations as a whole. `torchrun` splits arguments at blanks; the JSON is joined"
         " again, with one blank for several in a row. Unknown keys are refused.\n",

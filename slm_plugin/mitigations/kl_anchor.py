@@ -94,8 +94,11 @@ class KlAnchor:
                 "kl_anchor has teacher: stage_start, whose weights cannot be put in place where ZeRO-3 partitions"
                 " the model. Use ZeRO-2, or teacher: base."
             )
-        if arguments.get("enable_liger_kernel"):
-            problems.append("kl_anchor does not work with enable_liger_kernel: true, which keeps no logits.")
+        problems += [
+            f"kl_anchor does not work with {key}: true, which keeps no logits."
+            for key in ("enable_liger_kernel", "use_unsloth")
+            if arguments.get(key)
+        ]
         return problems
 
     @hookimpl

@@ -111,7 +111,7 @@ def test_only_drawn_rows_are_tokenised_and_they_are_the_same_rows(
     run_host(config)
     # 2 rows, in each of two epochs and one more if they change, of the 40 there are
     n_rows = 6 if options == {"resample": "epoch"} else 2
-    assert f"{n_rows} of {n_rows} rows" in slm_log()
+    assert f"asr (drawn rows): {n_rows} of {n_rows} rows" in slm_log()
     assert "asr 2 of 40" in slm_log()
     planned = list(seen_rows)
     seen_rows.clear()
