@@ -59,7 +59,8 @@ def with_named_overrides(read_args: Callable[..., Any]) -> Callable[..., Any]:
             if block is None:
                 return config
         for stated in blocks:
-            block = OmegaConf.to_container(OmegaConf.merge(block, stated))
+            merged: Any = OmegaConf.to_container(OmegaConf.merge(block, stated))
+            block = merged
         config["slm"] = block = dict(block)
         if named:
             wanted = OmegaConf.to_container(OmegaConf.from_cli(named))

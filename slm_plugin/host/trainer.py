@@ -97,6 +97,7 @@ def with_hooks(stock: Any) -> Any:
         """The host's trainer; see :mod:`slm_plugin.hookspecs` for what fires when."""
 
         optimizer: Any
+        compute_metrics: Any
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -210,7 +211,7 @@ def with_hooks(stock: Any) -> Any:
             return micro_batches, labels.ne(-100).sum() * (micro_batches * processes) / n_items
 
         def save_predictions(self, dataset: Any, predict_results: Any, skip_special_tokens: bool = True) -> None:
-            shown = contextlib.nullcontext()
+            shown: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
             if self.slm is not None and self.slm.vocabulary is not None and self.slm.shows_units:
                 shown = units_shown(self.processing_class, self.slm.vocabulary)
             with shown:
