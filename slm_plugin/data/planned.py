@@ -13,7 +13,7 @@ class PlannedRows:
 
     Args:
         rows: The rows that are there: anything with ``len``, integer indexing and, for ``select``, ``select``.
-        numbers_N: Their numbers in the whole source, ascending.
+        numbers_N: ``(N,)`` int64, their numbers in the whole source, ascending.
         length: Rows of the whole source.
     """
 
@@ -28,7 +28,11 @@ class PlannedRows:
         return self.rows[int(self._places(np.asarray([number]))[0])]
 
     def select(self, numbers: Sequence[int] | np.ndarray) -> Any:
-        """Return the rows of these numbers, as the ``select`` of the rows returns them."""
+        """Return the rows of these numbers, as the ``select`` of the rows returns them.
+
+        Args:
+            numbers: ``(n,)`` numbers in the whole source.
+        """
         return self.rows.select(self._places(np.asarray(numbers, dtype=np.int64)))
 
     def _places(self, numbers_N: np.ndarray) -> np.ndarray:
@@ -41,7 +45,7 @@ class RowPlan:
     """Which rows of a source to tokenise, once it is known how many rows there are.
 
     Args:
-        wanted: From the number of rows that a source has to the numbers that a training visits.
+        wanted: From the number of rows that a source has to the ``(n,)`` numbers that a training visits.
     """
 
     def __init__(self, wanted: Callable[[int], np.ndarray]) -> None:
@@ -50,10 +54,13 @@ class RowPlan:
         self.length = 0
 
     def choose(self, usable_N: np.ndarray) -> np.ndarray | None:
-        """Return the places of the rows to tokenise; None if that is all of them.
+        """Return the places of the rows to tokenise.
 
         Args:
-            usable_N: Places of the rows that are neither empty nor invalid, ascending.
+            usable_N: ``(N,)`` places of the rows that are neither empty nor invalid, ascending.
+
+        Returns:
+            ``(n,)`` int64, ascending; None if that is all of them.
         """
         self.length = len(usable_N)
         if self.length == 0:

@@ -180,10 +180,13 @@ def with_hooks(stock: Any) -> Any:
                 return super().compute_loss(model, inputs, *args, **kwargs)
             wants_outputs = kwargs.pop("return_outputs", args[0] if args else False)
             # the host takes the labels out of the mapping where it computes the loss itself
-            with outputs_of(model) as seen:
-                found = super().compute_loss(model, dict(inputs), True, *args[1:], **kwargs)
-            # some losses of the host return no outputs, whatever they are asked for
-            loss, outputs = found if isinstance(found, tuple) else (found, seen[-1])
+            if self.finetuning_args.use_asft_loss:
+                # this loss of the host returns no outputs, whatever return_outputs is
+                with outputs_of(model) as seen:
+                    loss = super().compute_loss(model, dict(inputs), *args[1:], **kwargs)
+                outputs = seen[-1]
+            else:
+                loss, outputs = super().compute_loss(model, dict(inputs), True, *args[1:], **kwargs)
             micro_batches, weight = self._share(inputs.get("labels"), kwargs.get("num_items_in_batch"))
             # the module itself: a second forward through a wrapper for several processes would confuse it
             values = hook(
