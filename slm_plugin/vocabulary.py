@@ -159,15 +159,23 @@ class UnitVocabulary:
         """Add ``count`` unit tokens to a tokenizer in place, or recognise those it has.
 
         Raises:
-            VocabularyError: It holds another number of units, or ``count`` is not positive.
+            VocabularyError: It holds another number of units, ``count`` is not positive, or it numbers new tokens
+                like old ones.
         """
         found = cls.check(tokenizer, count)
         if found is not None:
             return found
-        first = len(tokenizer)
+        known = tokenizer.get_vocab()
         tokenizer.add_tokens([unit_token(unit) for unit in range(count)], special_tokens=True)
         bound = cls.find(tokenizer)
-        assert bound == cls(first, count), f"{bound} is not {count} units from {first}"
+        assert bound is not None
+        taken = sorted((number, token) for token, number in known.items() if bound.is_unit(number))
+        if taken:
+            number, token = taken[0]
+            raise VocabularyError(
+                f"the ids of the tokenizer have gaps, and new tokens get ids in use: {number} would be {token!r} and a"
+                " unit. Save it anew with a token for every id up to the last one."
+            )
         return bound
 
     @classmethod

@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 import tiny_models
 from slm_plugin.errors import VocabularyError
@@ -164,3 +166,15 @@ def test_a_unit_out_of_range_has_no_id(units: list[int]):
 def test_a_unit_out_of_range_is_named_with_its_position():
     with pytest.raises(VocabularyError, match=r"unit 200 at position 1 is outside 0\.\.199"):
         check_range([3, 200], 200)
+
+
+@pytest.mark.parametrize(("count", "fits"), [(2, True), (6, False)])
+def test_new_tokens_that_get_the_ids_of_old_ones_are_refused(count, fits):
+    """A tokenizer numbers new tokens by how many it has, so a gap in its ids ends in a clash."""
+    raw = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 7, "[UNK]": 2}, unk_token="[UNK]"))
+    gapped = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="[UNK]")
+    if fits:
+        assert UnitVocabulary.extend(gapped, count) == UnitVocabulary(4, count)
+        return
+    with pytest.raises(VocabularyError, match="new tokens get ids in use: 7 would be 'c' and a unit"):
+        UnitVocabulary.extend(gapped, count)

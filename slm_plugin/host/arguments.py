@@ -15,6 +15,7 @@ from slm_plugin.host import checks, compatibility, lora_scale, runtime, sampling
 from slm_plugin.host.overrides import with_named_overrides
 from slm_plugin.weights.checkpoint import require_whole
 from slm_plugin.weights.staging import make_partial
+from slm_plugin.weights.tied import differing_matrices
 
 
 def patch(parser: Any) -> None:
@@ -49,9 +50,9 @@ def _wrap(parser: Any, parse_args: Any) -> Any:
             runtime.activate(None)
             return parsed
         surface.require()
-        config = parse_block(finetuning.slm, runtime.registry(), _where())
-        config = _with_adapter_units(config, by_name["ModelArguments"], _where())
-        _apply(config, by_name, _where())
+        stated = parse_block(finetuning.slm, runtime.registry(), _where())
+        config = _with_adapter_units(stated, by_name["ModelArguments"], _where())
+        _apply(config, by_name, _where(), promises_units=_promises_units(stated))
         _show_units(by_name, stated=shown_units.is_stated(given))
         return parsed
 
@@ -76,6 +77,11 @@ def _where() -> str:
     return "slm"
 
 
+def _promises_units(config: SlmConfig) -> bool:
+    """Tell whether the block itself says that unit rows train, by ``units`` or by ``train_units``."""
+    return config.block.units is not None or "train_units" in config.block.model_fields_set
+
+
 def _with_adapter_units(config: SlmConfig, model_args: Any, where: str) -> SlmConfig:
     """Take the unit vocabulary from the adapter's card where the block names none, and refuse another one."""
     for folder in model_args.adapter_name_or_path or []:
@@ -83,7 +89,9 @@ def _with_adapter_units(config: SlmConfig, model_args: Any, where: str) -> SlmCo
         if not units:
             continue
         if config.unit_count == 0:
-            recorded = UnitsConfig(count=units["count"], seed=units["seed"], init=units["init"])
+            # a stage on a base that had its units already does not know how their rows were made
+            known = {key: units[key] for key in ("count", "seed", "init") if units.get(key) is not None}
+            recorded = UnitsConfig(**known)
             block = config.block.model_copy(update={"units": recorded})
             config = dataclasses.replace(config, block=block, unit_count=units["count"])
         elif config.unit_count != units["count"]:
@@ -92,9 +100,10 @@ def _with_adapter_units(config: SlmConfig, model_args: Any, where: str) -> SlmCo
     return config
 
 
-def _apply(config: SlmConfig, by_name: dict[str, Any], where: str) -> None:
+def _apply(config: SlmConfig, by_name: dict[str, Any], where: str, promises_units: bool) -> None:
     active = runtime.activate(config)
     assert active is not None
+    active.promises_units = promises_units
     active.model_args = by_name["ModelArguments"]
     active.data_args = data_args = by_name["DataArguments"]
     finetuning = by_name["FinetuningArguments"]
@@ -102,6 +111,9 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str) -> None:
     problems = _model_problems(active, where) + lora_scale.put_in_force(active, training is not None, where)
     if config.block.train_units == "rows" and training is not None and finetuning.finetuning_type != "lora":
         text = f"rows needs finetuning_type: lora, got {finetuning.finetuning_type}. Use modules, or train by LoRA."
+        problems.append(Problem(f"{where}.train_units", text))
+    if promises_units and training is not None and finetuning.use_badam:
+        text = "BAdam never updates embeddings, so unit rows would keep their start values. Set use_badam: false."
         problems.append(Problem(f"{where}.train_units", text))
     if config.block.mitigations and training is not None and finetuning.stage != "sft":
         text = f"act on the host's stage: sft only, got stage: {finetuning.stage}."
@@ -132,12 +144,20 @@ def _spot(where: str) -> str:
 def _model_problems(active: runtime.Active, where: str) -> list[Problem]:
     """Tell of a local model whose files are not all there, before the host reads the first of them."""
     folder = Path(str(active.model_args.model_name_or_path))
+    spot = f"{_spot(where)}: model_name_or_path"
     try:
         require_whole(folder)
+        has_weights = (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))
+        differing = differing_matrices(folder) if has_weights else None
     except WeightsError as error:
-        spot = f"{where.removesuffix('slm').removesuffix(': ') or 'arguments'}: model_name_or_path"
         return [Problem(spot, str(error))]
-    return []
+    if differing is None:
+        return []
+    text = (
+        f"{folder} holds two different matrices, {' and '.join(differing)}, under tie_word_embeddings: true, which"
+        " programs read differently. Set tie_word_embeddings: false in its config.json."
+    )
+    return [Problem(spot, text)]
 
 
 def _missing_sources(active: runtime.Active, data_args: Any, where: str) -> list[Problem]:

@@ -33,6 +33,9 @@ class Active:
         hooks: Manager with the stage and mitigations of the block.
         tokenizer: The tokenizer that the host trains with, once it is loaded.
         vocabulary: Unit tokens of the tokenizer, once it is loaded; None without units.
+        new_tokens: Ids of the tokens that this run added to the tokenizer; empty if it had all of them.
+        host_tokens: Ids of the tokens that the host added before, for ``add_tokens`` and ``add_special_tokens``.
+        promises_units: Whether the block itself, rather than an adapter's card, says that unit rows train.
         seed: The host's training seed.
         output_dir: Where the host writes.
         process_index: Rank of this process.
@@ -52,6 +55,9 @@ class Active:
     hooks: pluggy.PluginManager
     tokenizer: Any = None
     vocabulary: UnitVocabulary | None = None
+    new_tokens: range = range(0)
+    host_tokens: range = range(0)
+    promises_units: bool = False
     seed: int = 0
     output_dir: Path = Path()
     process_index: int = 0

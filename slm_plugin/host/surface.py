@@ -47,10 +47,14 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
             "FinetuningArguments.additional_target",
             "FinetuningArguments.create_new_adapter",
             "FinetuningArguments.disable_shuffling",
+            "FinetuningArguments.finetuning_type",
+            "FinetuningArguments.freeze_extra_modules",
+            "FinetuningArguments.lora_target",
             "FinetuningArguments.pissa_init",
             "FinetuningArguments.pure_bf16",
             "FinetuningArguments.ref_model",
             "FinetuningArguments.use_asft_loss",
+            "FinetuningArguments.use_badam",
         )
     ),
     "llamafactory.hparams.generating_args": dict.fromkeys(("GeneratingArguments.skip_special_tokens",)),
@@ -109,6 +113,7 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
     },
     "llamafactory.model.adapter": {
         "LoraConfig": None,
+        "init_adapter": ("config", "model", "model_args", "finetuning_args", "is_trainable"),
         "_setup_lora_tuning": (
             "config",
             "model",

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 
 from slm_plugin.errors import AudioError
+
+_REALTIME_RATE_HZ = 24_000
+_CLIPS = 5
+"""How many of the longest recordings one request may hold."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,8 @@ class Limits:
     """Requests that wait for one of those places; a further one is told 429 and when to come back."""
     sessions: int = 64
     """WebSocket sessions at the same time."""
+    json_values: int = 100_000
+    """Most values in the JSON of a request or of a WebSocket message, counted by its commas and brackets."""
     connections: int = 2048
     """Open connections; a further one is answered 503."""
     header_bytes: int = 64 * 2**10
@@ -43,6 +50,17 @@ class Limits:
     """Seconds that a WebSocket session may last."""
     session_idle_s: float = 300.0
     """Seconds that a WebSocket client may say nothing."""
+
+    @property
+    def request_audio_s(self) -> float:
+        """Most seconds of all recordings of one request, those of earlier turns included."""
+        return _CLIPS * self.clip_s
+
+    @property
+    def frame_bytes(self) -> int:
+        """Largest WebSocket message in bytes: a recording of ``clip_s`` as pcm16 at 24 kHz in base64, and 64 KiB."""
+        recording = 4 * math.ceil(self.clip_s * 2 * _REALTIME_RATE_HZ / 3)
+        return min(self.body_bytes, recording + 2**16)
 
 
 DEFAULT = Limits()
