@@ -37,7 +37,7 @@ _ROWS = re.compile(r"(.+)\.token_adapter\.trainable_tokens_delta")
 _COPIES = (".original_module.", ".modules_to_save.", ".trainable_tokens_original")
 _BASE_LAYER = re.compile(r"\.(token_adapter\.)?base_layer(?=\.)")
 _WRAPPING = ("model", "language_model")
-_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _NOT_MERGED = ("lora_bias", "target_parameters", "layer_replication", "alora_invocation_tokens", "use_qalora")
 
 
@@ -332,12 +332,17 @@ def load_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def changes_base(init: Any) -> bool:
+    """Tell whether an ``init_lora_weights`` of PEFT changes the weights of the base, not only those of the adapter."""
+    return isinstance(init, str) and init.lower().startswith(_CHANGES_BASE)
+
+
 def unsupported(config: Mapping[str, Any]) -> str:
     """Say why an adapter of this configuration cannot be added to the weights of its base; empty where it can."""
     if config.get("peft_type") != "LORA":
         return f"peft_type is {config.get('peft_type')!r}; only LORA is accepted"
     start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.startswith(_CHANGES_BASE):
+    if changes_base(start):
         return f"init_lora_weights {start!r} changed the base itself; convert the adapter to plain LoRA"
     used = [key for key in _NOT_MERGED if config.get(key)]
     return f"{', '.join(used)} cannot be folded into the weights of a base" if used else ""

@@ -11,7 +11,7 @@ from typing import Any
 from slm_plugin import card
 from slm_plugin.config import SlmConfig, UnitsConfig, parse_block
 from slm_plugin.errors import ConfigError, DataError, Problem, WeightsError, suggest
-from slm_plugin.host import checks, lora_scale, runtime, surface
+from slm_plugin.host import checks, compatibility, lora_scale, runtime, sampling, shown_units, surface
 from slm_plugin.host.overrides import with_named_overrides
 from slm_plugin.weights.checkpoint import require_whole
 from slm_plugin.weights.staging import make_partial
@@ -35,14 +35,15 @@ def patch(parser: Any) -> None:
     for arguments in (parser._TRAIN_ARGS, parser._INFER_ARGS, parser._EVAL_ARGS):
         arguments[:] = [FinetuningArguments if cls is stock else cls for cls in arguments]
     parser.read_args = with_named_overrides(parser.read_args)
-    parser.get_train_args = _wrap(parser.get_train_args)
-    parser.get_infer_args = _wrap(parser.get_infer_args)
+    parser.get_train_args = _wrap(parser, parser.get_train_args)
+    parser.get_infer_args = _wrap(parser, parser.get_infer_args)
 
 
-def _wrap(parse_args: Any) -> Any:
+def _wrap(parser: Any, parse_args: Any) -> Any:
     @functools.wraps(parse_args)
     def wrapped(args: Any = None) -> Any:
-        parsed = parse_args(args)
+        given = parser.read_args(args)
+        parsed = parse_args(given)
         by_name = {type(value).__name__: value for value in parsed}
         finetuning = by_name["FinetuningArguments"]
         if finetuning.slm is None:
@@ -52,9 +53,22 @@ def _wrap(parse_args: Any) -> Any:
         stated = parse_block(finetuning.slm, runtime.registry(), _where())
         config = _with_adapter_units(stated, by_name["ModelArguments"], _where())
         _apply(config, by_name, _where(), promises_units=_promises_units(stated))
+        _show_units(by_name, stated=shown_units.is_stated(given))
         return parsed
 
     return wrapped
+
+
+def _show_units(by_name: dict[str, Any], stated: bool) -> None:
+    """Keep units in the text that the host shows, unless the user says what to do with special tokens."""
+    active = runtime.active()
+    assert active is not None
+    model = by_name["ModelArguments"]
+    active.shows_units = not stated and model.export_dir is None
+    active.trains = "TrainingArguments" in by_name
+    if active.shows_units and not active.trains and active.config.unit_count and model.infer_backend != "huggingface":
+        # other engines have tokenizers of their own: there all special tokens are shown
+        by_name["GeneratingArguments"].skip_special_tokens = False
 
 
 def _where() -> str:
@@ -111,6 +125,8 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str, promises_unit
         active.output_dir = Path(training.output_dir)
         active.process_index = training.process_index
         active.n_processes = training.world_size
+        active.keeps_order = sampling.keeps_order(training, finetuning)
+        problems += compatibility.refusals(config.block, by_name, _spot(where))
         problems += _missing_sources(active, data_args, where) + checks.refusals(active, by_name, where)
     if problems:
         raise ConfigError(problems)
@@ -120,10 +136,15 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str, promises_unit
         active.model_args.export_dir = str(active.staged_export[0])
 
 
+def _spot(where: str) -> str:
+    """Return where keys beside the block stand: the file, or ``arguments``."""
+    return where.removesuffix("slm").removesuffix(": ") or "arguments"
+
+
 def _model_problems(active: runtime.Active, where: str) -> list[Problem]:
     """Tell of a local model whose files are not all there, before the host reads the first of them."""
     folder = Path(str(active.model_args.model_name_or_path))
-    spot = f"{where.removesuffix('slm').removesuffix(': ') or 'arguments'}: model_name_or_path"
+    spot = f"{_spot(where)}: model_name_or_path"
     try:
         require_whole(folder)
         has_weights = (folder / "config.json").is_file() and any(folder.glob("model*.safetensors"))

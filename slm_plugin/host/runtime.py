@@ -17,6 +17,7 @@ from typing import Any
 import pluggy
 
 from slm_plugin.config import SlmConfig
+from slm_plugin.data.planned import RowPlan
 from slm_plugin.errors import SlmError
 from slm_plugin.plugins import Registry, stage_manager
 from slm_plugin.records import StageRun
@@ -43,6 +44,10 @@ class Active:
         factors: Discount by adapter folder; empty where there is none.
         model_args: The host's model arguments.
         data_args: The host's data arguments.
+        keeps_order: Whether the host visits the training rows in the order they have.
+        trains: Whether this is a training or a prediction, and not chat, api or export.
+        shows_units: Whether units stay in text from which special tokens are left out.
+        row_plan: Which rows of the source that is being loaded to tokenise; None for all of them.
         staged_export: Where the host writes the export under way, and where that goes when all of it is there.
     """
 
@@ -61,6 +66,10 @@ class Active:
     factors: dict[str, float] = field(default_factory=dict)
     model_args: Any = None
     data_args: Any = None
+    keeps_order: bool = False
+    trains: bool = False
+    shows_units: bool = False
+    row_plan: RowPlan | None = None
     staged_export: tuple[Path, Path] | None = None
 
     @property

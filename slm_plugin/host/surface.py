@@ -46,21 +46,30 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
         (
             "FinetuningArguments.additional_target",
             "FinetuningArguments.create_new_adapter",
+            "FinetuningArguments.disable_shuffling",
             "FinetuningArguments.finetuning_type",
             "FinetuningArguments.freeze_extra_modules",
             "FinetuningArguments.lora_target",
+            "FinetuningArguments.pissa_init",
+            "FinetuningArguments.pure_bf16",
+            "FinetuningArguments.ref_model",
+            "FinetuningArguments.use_asft_loss",
             "FinetuningArguments.use_badam",
         )
     ),
+    "llamafactory.hparams.generating_args": dict.fromkeys(("GeneratingArguments.skip_special_tokens",)),
     "llamafactory.hparams.model_args": dict.fromkeys(
         (
             "ModelArguments.adapter_folder",
             "ModelArguments.adapter_name_or_path",
+            "ModelArguments.cache_dir",
             "ModelArguments.export_dir",
             "ModelArguments.export_size",
             "ModelArguments.infer_backend",
             "ModelArguments.infer_dtype",
             "ModelArguments.model_name_or_path",
+            "ModelArguments.model_revision",
+            "ModelArguments.quantization_bit",
             "ModelArguments.resize_vocab",
         )
     ),
@@ -116,6 +125,8 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
     },
     "llamafactory.train.sft.workflow": {
         "CustomSeq2SeqTrainer": None,
+        "CustomSeq2SeqTrainer.compute_loss": ("self", "model", "inputs", "args", "kwargs"),
+        "CustomSeq2SeqTrainer.save_predictions": ("self", "dataset", "predict_results", "skip_special_tokens"),
         "get_dataset": (
             "template",
             "model_args",

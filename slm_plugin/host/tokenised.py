@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from pyarrow import compute
 
 from slm_plugin.data.long_rows import cut_length
 from slm_plugin.errors import DataError
@@ -51,6 +52,7 @@ def patch(loader: Any) -> None:
                 generates = bool(training_args.predict_with_generate and is_eval)
                 uncut = make_processor(data_args, stage, template, tokenizer, processor, do_generate=generates)
                 fitter = RowFitter.make(uncut, active, generates)
+                dataset, name = _planned(dataset, name, active)
                 dataset = _fitted(dataset, fitter, data_args, training_args, name)
             result = stock(dataset, data_args, training_args, stage, template, tokenizer, processor, is_eval)
         except (StopIteration, IndexError, RuntimeError) as error:
@@ -89,6 +91,16 @@ def patch(loader: Any) -> None:
     loader._get_dataset_processor = _get_dataset_processor
     loader._get_merged_dataset = _get_merged_dataset
     loader.get_dataset_list = get_dataset_list
+
+
+def _planned(dataset: Any, name: str, active: runtime.Active) -> tuple[Any, str]:
+    """Return the rows of a replay source that training visits, of those that are not empty, and what to call them."""
+    if active.row_plan is None:
+        return dataset, name
+    prompts, responses = (dataset.with_format("arrow")[key][:] for key in ("_prompt", "_response"))
+    n_turns, n_answers = (np.asarray(compute.list_value_length(column)) for column in (prompts, responses))
+    places = active.row_plan.choose(np.flatnonzero((n_turns % 2 == 1) & (n_answers == 1)))
+    return (dataset, name) if places is None else (dataset.select(places), f"{name} (drawn rows)")
 
 
 @dataclasses.dataclass

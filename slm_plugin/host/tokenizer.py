@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from slm_plugin.host import runtime
+from slm_plugin.host.shown_units import show_units
 from slm_plugin.vocabulary import UnitVocabulary
 
 
@@ -37,5 +38,7 @@ def patch(loader: Any) -> None:
         if added:
             # the host looks at the embeddings only if this is set
             model_args.resize_vocab = True
+        if active.vocabulary is not None and active.shows_units and not active.trains:
+            show_units(tokenizer, active.vocabulary)
 
     loader.patch_tokenizer = patch_tokenizer

@@ -22,7 +22,7 @@ from slm_plugin.adapters.check import require_same_fingerprint
 from slm_plugin.config import parse_block
 from slm_plugin.errors import ConfigError, Problem, SlmError
 from slm_plugin.hookspecs import hookimpl
-from slm_plugin.host import arguments, surface, token_cache
+from slm_plugin.host import arguments, compatibility, surface, token_cache
 from slm_plugin.pipeline import plan, runner
 from slm_plugin.pipeline.progress import Progress
 from slm_plugin.plugins import Registry
@@ -64,6 +64,18 @@ def unknown_source() -> None:
     finally:
         runtime.activate(None)
     raise ConfigError(found)
+
+
+def half_base() -> None:
+    block = parse_block({"units": {"count": 5}}, REGISTRY).block
+    model = types.SimpleNamespace(
+        model_name_or_path="runs/units_base", quantization_bit=None, adapter_name_or_path=None
+    )
+    training = types.SimpleNamespace(bf16=False, fp16=False, device=types.SimpleNamespace(type="cpu"))
+    finetuning = types.SimpleNamespace(
+        finetuning_type="lora", pure_bf16=False, create_new_adapter=False, additional_target=None
+    )
+    raise ConfigError(compatibility.precision_refusals("bfloat16", block, model, training, finetuning, "asr.yaml"))
 
 
 def other_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,6 +231,7 @@ RAISED: dict[str, Callable[..., Any]] = {
         unknown_names,
         unknown_mitigation,
         unknown_source,
+        half_base,
         other_host,
         misspelt_hook,
         name_taken_twice,
