@@ -14,10 +14,7 @@ from fastapi import FastAPI
 
 from slm_plugin.errors import ConfigError, Problem
 from slm_serve.ops.connections import protocol
-from slm_serve.ops.limits import Limits
-
-DRAIN_S = 20
-"""Seconds that answers may go on after the signal to end."""
+from slm_serve.ops.limits import DRAIN_S, Limits
 
 
 @dataclass(frozen=True)

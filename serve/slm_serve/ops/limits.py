@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from slm_plugin.errors import AudioError
 
+DRAIN_S = 20
+"""Seconds that answers may go on after the signal to end."""
+
 
 @dataclass(frozen=True)
 class Limits:
