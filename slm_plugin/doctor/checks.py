@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Literal
 
 from slm_plugin import __version__
+from slm_plugin.doctor import gpus
 
 GIB = 1 << 30
 HOST = "llamafactory"
-GPU_DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""Device files of the drivers of NVIDIA, AMD and, below WSL, Windows."""
-
 LOW_DISK_GIB = 20
 
 
@@ -171,7 +169,7 @@ def _gpu() -> Iterator[Check]:
     if _version("torch") is None:
         return
     # loading torch takes a second and more, and without a driver there is nothing that it could find
-    if not _has_driver():
+    if not gpus.has_driver():
         yield Check("gpu", "optional", "none: tiny models only", "use a machine with an NVIDIA GPU for real ones")
         return
     import torch
@@ -183,11 +181,6 @@ def _gpu() -> Iterator[Check]:
     for number in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(number)
         yield Check(f"gpu {number}", "ok", f"{device.name}, {device.total_memory / GIB:.0f} GiB")
-
-
-def _has_driver() -> bool:
-    """Return whether a GPU driver is there: of NVIDIA, of AMD, or of Windows below WSL."""
-    return any(Path(device).exists() for device in GPU_DEVICES) or shutil.which("nvidia-smi") is not None
 
 
 def _engine() -> Iterator[Check]:

@@ -39,7 +39,8 @@ def doctor(
         from slm_plugin.doctor.plan import plan as plan_file
         from slm_plugin.plugins import Registry
 
-        wishes = Wishes(model, gpus, find_gpu(gpu) if gpu else this_gpu(), tokens)
+        found_gpu = find_gpu(gpu) if gpu else this_gpu()
+        wishes = Wishes(model, gpus, found_gpu, tokens, cpu=found_gpu is None and gpus == 1)
         for line in plan_file(plan, Registry.load(), wishes):
             typer.echo(line)
         return

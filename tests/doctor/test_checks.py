@@ -174,7 +174,7 @@ def test_a_requirement_of_the_host_that_is_not_met_is_named(found: Any, monkeypa
 
 
 def test_without_a_driver_no_gpu_is_reported_and_torch_is_not_loaded(found: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(checks, "GPU_DEVICES", ())
+    monkeypatch.setattr(checks.gpus, "DEVICES", ())
     monkeypatch.setattr(checks.shutil, "which", lambda name: None)
     monkeypatch.setitem(sys.modules, "torch", None)  # an import would raise
     assert found()["gpu"].found == "none: tiny models only"
