@@ -2,7 +2,7 @@
 
 Trains random Llamas of 5 to 150 M parameters with LLaMA-Factory, a few steps each: LoRA alone, with the units' rows
 and with whole embeddings, and full training, in float32 and with ``bf16: true``. Each run is a process of its own.
-Memory is ``ru_maxrss`` of that process. A step is the processor time
+Memory is the largest resident memory of that process (``VmHWM``). A step is the processor time
 of one thread, the median of all but the first. Prints both beside the estimate, and
 the largest error. With ``--write`` the runs replace ``slm_plugin/doctor/calibration.json``, by which the plan states
 its error.
@@ -15,8 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -130,31 +130,24 @@ def prepare(case: Case, folder: Path) -> dict[str, Any]:
     return train
 
 
-def train_in_child(config: dict[str, Any]) -> dict[str, float]:
-    """Train in a fork of this process, which has imported the host; return bytes and seconds."""
-    reading, writing = os.pipe()
-    process = os.fork()
-    if process == 0:
-        try:
-            os.close(reading)
-            with Path(config["output_dir"]).with_name("log").open("wb") as log:
-                os.dup2(log.fileno(), 1)
-                os.dup2(log.fileno(), 2)
-            result = _train(config)
-            os.write(writing, json.dumps(result).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        content = pipe.read()
-    os.waitpid(process, 0)
-    if not content:
-        log = Path(config["output_dir"]).with_name("log").read_text(encoding="utf-8", errors="replace")
-        raise SystemExit(f"the training failed; its output ends:\n{log[-3000:]}")
-    return json.loads(content)
+def train_in_child(config_file: Path) -> dict[str, float]:
+    """Train in a new process; return bytes and seconds.
+
+    A fork of a process that has imported the host would be faster, but it does not count the pages of libraries.
+    """
+    command = [sys.executable, __file__, "--train", str(config_file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"the training failed; its output ends:\n{done.stderr[-3000:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def _train(config: dict[str, Any]) -> dict[str, float]:
+def train(config_file: Path) -> dict[str, float]:
+    """Train in this process; return bytes and seconds."""
+    import yaml
+
+    # what the command line of the host imports before it trains
+    from llamafactory import launcher  # noqa: F401
     from llamafactory.train.tuner import run_exp
     from transformers import TrainerCallback
 
@@ -169,12 +162,21 @@ def _train(config: dict[str, Any]) -> dict[str, float]:
         def on_step_end(self, *_: Any, **more: Any) -> None:
             moments.append(time.process_time())
 
-    run_exp(config, callbacks=[Clock()])
+    run_exp(yaml.safe_load(config_file.read_text(encoding="utf-8")), callbacks=[Clock()])
     steps = [end - begin for begin, end in zip(moments[::2], moments[1::2], strict=True)]
     return {
-        "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
+        "memory_bytes": largest_resident(),
         "step_seconds": statistics.median(steps[1:]),
     }
+
+
+def largest_resident() -> float:
+    """Return the largest resident memory of this process in bytes.
+
+    ``ru_maxrss`` would not do: a process inherits it from the one that started it.
+    """
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def main() -> int:
@@ -182,6 +184,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="replace slm_plugin/doctor/calibration.json")
     parser.add_argument("--only", help="run the cases whose name holds this text")
+    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     # one thread, so that processor time is the time of an idle machine whatever else runs on this one
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -190,8 +193,9 @@ def main() -> int:
     import yaml
 
     torch.set_num_threads(1)
-    import llamafactory.train.tuner  # noqa: F401  # once for all runs
-
+    if given.train:
+        print(json.dumps(train(given.train)))
+        return 0
     from slm_plugin.doctor.calibration import Calibration, Run
     from slm_plugin.doctor.processor import measure
     from slm_plugin.doctor.recipe import read_recipe
@@ -208,8 +212,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary)
             config = prepare(case, folder)
-            found = train_in_child(config)
             (folder / "train.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+            found = train_in_child(folder / "train.yaml")
             recipe = read_recipe(folder / "train.yaml", registry, cpu=True)
         run = Run(case.name, recipe.training, speeds[case.bf16], found["memory_bytes"], found["step_seconds"])
         runs.append(run)

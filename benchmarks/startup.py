@@ -2,9 +2,9 @@
 
 Each verb runs in a process of its own, as a shell starts it. Times are of the wall and of the processor (user and
 system, child processes included), the best of some runs, because the first one reads from the disk. The claims are
-about an idle machine, so processor time is compared with them: the wall clock also measures who else is busy. Beside them: which libraries of arrays, models and servers the verb imported. ``units``
-reads a clip that is made here, ``report`` a folder with a finished run (the one of the tests unless ``--run`` names
-another).
+about an idle machine, so processor time is compared with them: the wall clock also measures who else is busy. Beside
+them: which libraries of arrays, models and servers the verb imported. ``units`` reads a clip that is made here,
+``report`` a folder with a finished run (the one of the tests unless ``--run`` names another).
 
 Exits with 1 if a verb takes longer than the claim.
 
@@ -97,9 +97,8 @@ def main() -> int:
             times = [seconds(arguments) for _ in range(given.runs)]
             best, wall = min(took for took, _ in times), min(wall for _, wall in times)
             name = " ".join(Path(each).name if "/" in each else each for each in arguments)
-            print(
-                f"slm {name:<58} {best:5.2f} s of the processor, {wall:5.2f} s   {', '.join(imports(arguments)) or 'none of the libraries'}"
-            )
+            loaded = ", ".join(imports(arguments)) or "none of the libraries"
+            print(f"slm {name:<58} {best:5.2f} s of the processor, {wall:5.2f} s   {loaded}")
             if best > CLAIMS_S.get(arguments[0], float("inf")):
                 late.append(name)
     if late:

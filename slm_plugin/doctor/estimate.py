@@ -32,7 +32,7 @@ from slm_plugin.doctor.shapes import Shapes
 UTILISATION = 0.35
 """Share of a GPU's peak that a training of this kind reaches; assumed."""
 
-PROCESS_BYTES = 0.73e9
+PROCESS_BYTES = 1.06e9
 """Memory of a process with torch, transformers and LLaMA-Factory; fitted."""
 
 CPU_LOGIT_BYTES = 20.0

@@ -18,7 +18,7 @@ from slm_plugin.doctor.calibration import calibration
 from slm_plugin.doctor.estimate import PROCESS_BYTES, Training, needs
 from slm_plugin.doctor.gpus import KNOWN, find_gpu
 from slm_plugin.doctor.plan import Wishes, hours, plan
-from slm_plugin.doctor.processor import PASSES, Processor, measure
+from slm_plugin.doctor.processor import MATMUL_SHARE, PASSES, Processor, measure
 from slm_plugin.doctor.recipe import read_recipe
 from slm_plugin.doctor.shapes import Shapes, find_shapes, from_config
 from slm_plugin.errors import ConfigError, DataError, WeightsError
@@ -215,11 +215,11 @@ def test_the_error_that_the_plan_states_is_that_of_the_shipped_runs():
     assert {run.processor.dtype for run in known.runs} == {"float32", "bfloat16"}
     assert {run.training.finetuning for run in known.runs} == {"lora", "full"}
     for run in known.runs:
-        assert needs(run.training).memory == pytest.approx(run.memory, rel=0.15), run.name
+        assert needs(run.training).memory == pytest.approx(run.memory, rel=0.1), run.name
         tokens = run.training.batch * run.training.cutoff
-        assert run.processor.seconds(run.training, tokens) == pytest.approx(run.step_seconds, rel=0.35), run.name
-    assert known.memory_error <= 0.15
-    assert known.time_error <= 0.35
+        assert run.processor.seconds(run.training, tokens) == pytest.approx(run.step_seconds, rel=0.2), run.name
+    assert known.memory_error <= 0.1
+    assert known.time_error <= 0.2
 
 
 def test_memory_on_a_cpu_is_the_sum_that_the_module_writes_down():
@@ -252,11 +252,12 @@ def test_a_plan_on_a_cpu_has_a_time_and_the_error_of_its_estimates(
         f"on {len(known.runs)} measured runs ({known.date}) such estimates were within {known.memory_error:.0%}"
         in said
     )
-    assert "GB of this machine: process 0.7, weights" in said
+    assert "GB of this machine: process 1.1, weights" in said
     assert "for 1,280 tokens (at most, for rows of cutoff_len), at 100 G operations a second in float32" in said
     training = read_recipe(path, registry, cpu=True).training
     expected = 1_280 * (
-        1.04 * needs(training).operations / 100e9 + PASSES * 1e-9 * training.shapes.layers * training.shapes.hidden
+        MATMUL_SHARE["float32"] * needs(training).operations / 100e9
+        + PASSES * 1e-9 * training.shapes.layers * training.shapes.hidden
     )
     assert Processor("float32", 100e9, 1e-9, 2).seconds(training, 1_280) == pytest.approx(expected)
 
