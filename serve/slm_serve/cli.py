@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,28 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slm_plugin.errors import ConfigError, Problem, SlmError
-from slm_plugin.vocabulary import UnitVocabulary
-from slm_serve.app import create_app
-from slm_serve.backends.http import HttpBackend
-from slm_serve.engine import Engine, read_config
-from slm_serve.experts import engine_arguments
-from slm_serve.history import History
-from slm_serve.interleave.constraint import PROCESSOR
-from slm_serve.loading import load_parts
-from slm_serve.ops import logs, options
-from slm_serve.ops.auth import read_keys
-from slm_serve.ops.hosts import names_of
-from slm_serve.ops.limits import DEFAULT, Limits
-from slm_serve.ops.settings import Settings
-from slm_serve.ops.store import open_store
-from slm_serve.ops.tracing import Tracing
-from slm_serve.running import Experts, Plan, run
-from slm_serve.scratch import LOG, scratch_folder
-from slm_serve.server import DRAIN_S, Tls, listen
-from slm_serve.service import Service
+from slm_serve.ops import options
+from slm_serve.ops.limits import DEFAULT, DRAIN_S, Limits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from slm_plugin.vocabulary import UnitVocabulary
+    from slm_serve.backends.http import HttpBackend
 
 _MIB = 2**20
 
@@ -97,6 +82,26 @@ def serve(
 
     Prints `ready http://HOST:PORT` when requests will be answered.
     """
+    # here, because every `slm --help` reads this file for the options
+    import asyncio
+
+    from slm_serve.app import create_app
+    from slm_serve.engine import Engine, read_config
+    from slm_serve.experts import engine_arguments
+    from slm_serve.history import History
+    from slm_serve.interleave.constraint import PROCESSOR
+    from slm_serve.loading import load_parts
+    from slm_serve.ops import logs
+    from slm_serve.ops.auth import read_keys
+    from slm_serve.ops.hosts import names_of
+    from slm_serve.ops.settings import Settings
+    from slm_serve.ops.store import open_store
+    from slm_serve.ops.tracing import Tracing
+    from slm_serve.running import Experts, Plan, run
+    from slm_serve.scratch import LOG, scratch_folder
+    from slm_serve.server import Tls, listen
+    from slm_serve.service import Service
+
     limits = Limits(
         clip_s=max_clip_seconds,
         body_bytes=int(max_body_mib * _MIB),

@@ -93,7 +93,7 @@ class InputAudio(StrictRequest):
 
     data: str
     """The file in base64."""
-    format: Literal["wav", "mp3", "flac", "ogg", "opus", "pcm16"]
+    format: Literal["wav", "mp3", "flac", "ogg", "opus", "m4a", "mp4", "webm", "aac", "3gp", "amr", "pcm16"]
     """Ours: all but wav and mp3. pcm16 is bare samples, mono, 24 kHz; every other file says itself what it is."""
 
 

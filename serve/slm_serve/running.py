@@ -26,9 +26,9 @@ from slm_serve.backends.replicas import Replicas
 from slm_serve.background import Background
 from slm_serve.engine import Engine
 from slm_serve.experts import Shelf, VllmDoor
-from slm_serve.ops.limits import Limits
+from slm_serve.ops.limits import DRAIN_S, Limits
 from slm_serve.ops.metrics import Metrics
-from slm_serve.server import DRAIN_S, Gateway, Tls
+from slm_serve.server import Gateway, Tls
 from slm_serve.service import Service
 from slm_serve.supervisor import Supervisor
 

@@ -14,11 +14,8 @@ from fastapi import FastAPI
 
 from slm_plugin.errors import ConfigError, Problem
 from slm_serve.ops.connections import protocol
-from slm_serve.ops.limits import Limits
+from slm_serve.ops.limits import DRAIN_S, Limits
 from slm_serve.ops.websockets import websocket_protocol
-
-DRAIN_S = 20
-"""Seconds that answers may go on after the signal to end."""
 
 
 @dataclass(frozen=True)

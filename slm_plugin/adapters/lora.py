@@ -16,14 +16,16 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import regex
-import torch
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from slm_plugin.errors import WeightsError, suggest
+
+if TYPE_CHECKING:
+    import torch
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -246,6 +248,9 @@ class LoraAdapter:
         Raises:
             WeightsError: The file cannot be read, or the tensor holds values that are not finite.
         """
+        # here, because reading a configuration must not load torch, which takes a second
+        import torch
+
         try:
             with safe_open(self.path, "pt") as file:
                 found: torch.Tensor = file.get_tensor(key)

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+OTHER = "other"
+"""Layer of weights that are in no layer: embeddings, head, last norm."""
+
 
 @dataclass(frozen=True)
 class Cell:

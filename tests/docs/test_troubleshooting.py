@@ -29,9 +29,10 @@ from slm_plugin.plugins import Registry
 from slm_plugin.speech import audio
 from slm_plugin.speech.codecs import load_codec
 from slm_plugin.vocabulary import UnitVocabulary
-from slm_serve import cli, engine, running
+from slm_serve import engine, running, server
 from slm_serve.backends.http import HttpBackend
 from slm_serve.fakes import FakeCodec
+from slm_serve.ops import auth
 from slm_serve.parsing import parse_json
 from slm_serve.protocol import UNSUPPORTED, ChatRequest
 from slm_serve.service import bind_units
@@ -208,7 +209,7 @@ def taken_port() -> None:
         other.listen()
         port = other.getsockname()[1]
         try:
-            cli.listen("127.0.0.1", port)
+            server.listen("127.0.0.1", port)
         except SlmError as error:
             text = str(error).split(": ", 1)[1].replace(str(port), "8000")
             raise ConfigError([Problem("--host/--port", text)]) from None
@@ -216,7 +217,7 @@ def taken_port() -> None:
 
 def no_keys() -> None:
     Path("keys.txt").write_text("# keys of the clients\n")
-    cli.read_keys(Path("keys.txt"))
+    auth.read_keys(Path("keys.txt"))
 
 
 def request(**body: Any) -> Callable[[], None]:

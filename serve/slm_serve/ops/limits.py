@@ -6,7 +6,8 @@ import io
 import math
 from dataclasses import dataclass
 
-from slm_plugin.errors import AudioError
+DRAIN_S = 20
+"""Seconds that answers may go on after the signal to end."""
 
 _REALTIME_RATE_HZ = 24_000
 _CLIPS = 5
@@ -80,7 +81,10 @@ def check_decoded_size(raw: bytes, limits: Limits) -> None:
     Raises:
         AudioError: It would be too large.
     """
+    # here, because the command line reads this file for the defaults of its options
     import soundfile
+
+    from slm_plugin.speech.containers import check_decoded_bytes
 
     try:
         with soundfile.SoundFile(io.BytesIO(raw)) as file:
@@ -89,8 +93,4 @@ def check_decoded_size(raw: bytes, limits: Limits) -> None:
     except (soundfile.LibsndfileError, TypeError, ValueError, RuntimeError):
         # said in better words by whoever reads it
         return
-    if n_bytes > limits.decoded_bytes:
-        raise AudioError(
-            f"the recording has {n_bytes / 2**20:.0f} MiB when it is decoded, the limit is"
-            f" {limits.decoded_bytes / 2**20:g} MiB; send fewer channels or a lower rate."
-        )
+    check_decoded_bytes(n_bytes, limits.decoded_bytes)
