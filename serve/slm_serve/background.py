@@ -33,7 +33,7 @@ class Background:
     """Runs what must go on for as long as the server does.
 
     A task that raises is started again after 1 s, then 2, 4 ... 30 s. After :data:`MOST_FAILURES` failures in a row
-    :attr:`alive` is false, which fails liveness, so that whoever runs the process restarts it.
+    :attr:`alive` is false, which fails liveness, so that the supervisor of the process restarts it.
 
     Args:
         metrics: Counts the restarts.
@@ -56,7 +56,7 @@ class Background:
 
         Args:
             name: In logs and metrics.
-            run: Makes the coroutine, anew for each start.
+            run: Makes a new coroutine for each start.
         """
         self._work[name] = _Work(run)
         self._tasks.append(asyncio.create_task(self._forever(name, self._work[name]), name=name))

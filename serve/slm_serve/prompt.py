@@ -51,7 +51,7 @@ class Turn:
 
 
 def room(context: int | None, n_tokens: int, param: str = "messages") -> int | None:
-    """Return how many tokens a context has left; None where it is not known.
+    """Return how many tokens a context has left; None if it is not known.
 
     Args:
         context: Most tokens of prompt and answer together.

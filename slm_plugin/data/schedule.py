@@ -95,7 +95,7 @@ class ScheduledDataset(MixedDataset):
 
     The rows of a stream are shuffled passes that go on from epoch to epoch: over the current stage, over
     the rows drawn once, or over the whole source where it is resampled. Rows chosen by surprise for an
-    epoch are passed over within it. With ``keeps_order`` the passes over the current stage are not shuffled.
+    epoch are skipped within it. With ``keeps_order`` the current stage is not shuffled.
 
     Args:
         current: Rows of the current stage.

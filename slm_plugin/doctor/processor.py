@@ -16,7 +16,7 @@ SIZE = 768
 """Rows and columns of the matrices that are multiplied."""
 
 N_VALUES = 1 << 23
-"""Values that are added: 32 MiB, which is fetched anew from the system each time, as the values of a training are."""
+"""Values that are added: 32 MiB, allocated from the system each time, as the values of a training are."""
 
 MATMUL_SHARE = {"float32": 1.11, "bfloat16": 1.53}
 """Time of the matrix products of a training over that at the measured rate; fitted."""

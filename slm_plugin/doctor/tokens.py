@@ -47,7 +47,7 @@ class Tokens:
 
     Attributes:
         total: The number; None if nothing is known about the data.
-        source: Where it is from, in words.
+        source: Its origin, as text for the user.
     """
 
     total: float | None
