@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from slm_plugin import card
-from slm_plugin.pipeline.plan import Pipeline, Step
+from slm_plugin.pipeline.plan import Pipeline, Step, host_config
 
 
 @dataclass(frozen=True)
@@ -95,18 +93,17 @@ def _digits(content: bytes) -> str:
 
 def _files_of(step: Step, pipeline: Pipeline) -> list[Path]:
     files = [Path(name) for name in step.inputs]
-    for name in (step.train, step.export):
-        if name is not None:
-            files += [Path(name), *_data_of(Path(name))]
+    if step.file is not None:
+        files += [Path(step.file), *_data_of(step)]
     if step.evaluate is not None:
         options = [value for skill in pipeline.skills for value in skill.options.values()]
         files += [Path(value) for value in options if isinstance(value, str) and Path(value).exists()]
     return [file for path in files for file in _files_in(path)]
 
 
-def _data_of(host_yaml: Path) -> list[Path]:
+def _data_of(step: Step) -> list[Path]:
     """Return the data folder that a train YAML names; outputs of other steps come in as upstream."""
-    folder = OmegaConf.select(OmegaConf.load(host_yaml), "dataset_dir")
+    folder = (host_config(step) or {}).get("dataset_dir")
     return [Path(folder)] if isinstance(folder, str) and Path(folder).is_dir() else []
 
 

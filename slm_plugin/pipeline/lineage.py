@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 import slm_plugin
 from slm_plugin import card
 from slm_plugin.pipeline import records
-from slm_plugin.pipeline.plan import Pipeline, Step
+from slm_plugin.pipeline.plan import Pipeline, Step, host_config
 
 FILE_NAME = "lineage.json"
 
 
-def describe(step: Step, outputs: Iterable[Path], started: datetime) -> dict[str, Any]:
+def describe(step: Step, outputs: Iterable[Path], started: datetime, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Return what a finished step is recorded with.
 
     Args:
         step: The step.
         outputs: Files and folders that it wrote.
         started: When it was started.
+        overrides: ``key=value`` arguments of the run.
 
     Returns:
-        ``kind``, ``definition``, ``config`` (the host YAML as read), ``seed``, ``versions``, ``code`` (twelve
-        digits over this package's files), ``outputs`` (twelve digits by path), ``started`` and ``ended``.
+        ``kind``, ``definition``, ``config`` (the host YAML as it was run), ``overrides``, ``seed``, ``versions``,
+        ``code`` (twelve digits over this package's files), ``outputs`` (twelve digits by path), ``started`` and
+        ``ended``.
     """
-    file = step.train or step.export
-    config: Any = OmegaConf.to_container(OmegaConf.load(file)) if file is not None else None
+    config = host_config(step)
     return {
         "kind": step.kind,
         "definition": step.model_dump(exclude_defaults=True),
         "config": config,
-        "seed": config.get("seed") if isinstance(config, dict) else None,
+        "overrides": list(overrides),
+        "seed": config.get("seed") if config is not None else None,
         "versions": card.versions(),
         "code": code_digits(),
         "outputs": {str(path): _digits(path) for path in outputs},

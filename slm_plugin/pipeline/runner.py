@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from omegaconf import OmegaConf
+import yaml
 
 from slm_plugin.errors import PipelineError
 from slm_plugin.pipeline import lineage, records
 from slm_plugin.pipeline.fingerprints import Inputs, changes, step_inputs
 from slm_plugin.pipeline.lock import locked
-from slm_plugin.pipeline.plan import Pipeline, Step, needs
+from slm_plugin.pipeline.plan import OUTPUT_KEYS, Pipeline, Step, host_config, needs
 from slm_plugin.pipeline.processes import Child, CommandChild, WarmHost
 from slm_plugin.pipeline.progress import Progress
 
@@ -164,7 +164,7 @@ class _Run:
             reason = f"ended with status {status}" if status else f"did not write {', '.join(missing)}"
             raise PipelineError(f"step {step.name} {reason}; its log {log} ends:\n{_tail(log)}")
         seconds = time.monotonic() - started
-        inputs, known = self.inputs[step.name], lineage.describe(step, outputs, began)
+        inputs, known = self.inputs[step.name], lineage.describe(step, outputs, began, self.pipeline.overrides)
         record = records.StepRecord(
             step.name, inputs.fingerprint, seconds, child.cpu_seconds, dict(inputs.parts), known
         )
@@ -175,9 +175,9 @@ class _Run:
 
     def _start(self, step: Step, log: Path) -> Child:
         environment = {**self.pipeline.environment, **step.environment}
-        file = step.train or step.export
+        file = self._host_file(step)
         if file is not None:
-            arguments = [step.kind, file]
+            arguments = [step.kind, str(file)]
             if self.warm is not None:
                 return self.warm.start(arguments, log, environment, step.processes)
             if step.processes > 1:
@@ -185,7 +185,7 @@ class _Run:
             arguments = [sys.executable, "-m", "llamafactory.cli", *arguments]
             return CommandChild(arguments, log, environment, self.inherited)
         if step.evaluate is not None:
-            arguments = ["eval", str(self.path), "--step", step.name]
+            arguments = ["eval", str(self.path), *self.pipeline.overrides, "--step", step.name]
             if self.warm is not None:
                 return self.warm.start(arguments, log, environment, program="slm")
             arguments = [sys.executable, "-m", "slm_plugin", *arguments]
@@ -194,8 +194,17 @@ class _Run:
         words = [known.get(word, word.replace("{output}", str(self.output))) for word in step.command or []]
         return CommandChild(words, log, environment, self.inherited)
 
+    def _host_file(self, step: Step) -> Path | None:
+        """Return the YAML to train or export with: that of the step, or a copy of it with the step's settings."""
+        config = host_config(step) if step.settings else None
+        if config is None:
+            return None if step.file is None else Path(step.file)
+        file = self.output / records.FOLDER / f"{step.name}.yaml"
+        records.write_text(file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        return file
+
     def _trainer_log(self, step: Step) -> Path | None:
-        folders = _configured(step.train, "output_dir") if step.train is not None else []
+        folders = _configured(step) if step.train is not None else []
         return folders[0] / "trainer_log.jsonl" if folders else None
 
     @contextmanager
@@ -221,10 +230,7 @@ class _Run:
 def outputs_of(step: Step, output: Path) -> list[Path]:
     """Return the files and folders that must be there when a step has ended."""
     named = [Path(name.replace("{output}", str(output))) for name in step.outputs]
-    if step.train is not None:
-        named += _configured(step.train, "output_dir")
-    if step.export is not None:
-        named += _configured(step.export, "export_dir")
+    named += _configured(step)
     if step.evaluate is not None:
         named.append(scores_path(output, step.evaluate.stage))
     return named
@@ -264,8 +270,10 @@ def scores_path(output: Path, stage: str) -> Path:
     return output / "scores" / f"{stage}.json"
 
 
-def _configured(host_yaml: str, key: str) -> list[Path]:
-    value = OmegaConf.select(OmegaConf.load(host_yaml), key)
+def _configured(step: Step) -> list[Path]:
+    """Return the folder that a training or an export writes."""
+    config = host_config(step)
+    value = config.get(OUTPUT_KEYS[step.kind]) if config is not None else None
     return [Path(value)] if value else []
 
 
