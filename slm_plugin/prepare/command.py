@@ -33,6 +33,9 @@ def prepare_corpus(arguments: Arguments) -> None:
         f"{options.folder}: {numbers['rows']} of {numbers['items']} items, {numbers['hours']:.2f} hours,"
         f" {numbers['units']} units{f'; dropped: {dropped}' if dropped else ''}"
     )
+    silent = numbers["flags"]["silent"]
+    if silent:
+        typer.echo(f"{silent} of the rows are silent; `drop.flags=[silent]` leaves such rows out.")
     for what, terms in json.loads((options.folder / CARD).read_text(encoding="utf-8"))["licences"].items():
         typer.echo(f"terms of the {what}: {terms}")
     if options.push_to_hub is not None:

@@ -8,11 +8,11 @@ from typing import Any
 
 from slm_plugin import __version__
 from slm_plugin.prepare.corpora.protocol import Corpus
+from slm_plugin.prepare.filters import FEW_UNITS, MANY_UNITS, PATTERN, ROW_FLAGS, flag_reason
 from slm_plugin.prepare.job import Job
 from slm_plugin.prepare.parts import Parts
 from slm_plugin.prepare.plots import PICTURES
 from slm_plugin.prepare.statistics import Statistics
-from slm_plugin.prepare.worker import ROW_FLAGS
 from slm_plugin.speech.protocol import Codec
 
 IMAGES = "images"
@@ -29,6 +29,10 @@ REASONS = {
     "speech": "the synthesiser refuses it",
     "too_long": "it is longer than allowed",
     "units_in_text": "its text holds unit tokens",
+    PATTERN: "its text matches `drop.patterns`",
+    FEW_UNITS: "it has fewer units than `drop.min_units_per_word`",
+    MANY_UNITS: "it has more units than `drop.max_units_per_word`",
+    **{flag_reason(flag): f"it {text}, and is named in `drop.flags`" for flag, text in ROW_FLAGS.items()},
 }
 """Why an item may be dropped, by the word that stands for it."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_plugin.errors import DataError
+from slm_plugin.prepare.filters import Drop
 from slm_plugin.prepare.options import ENGINE_KEYS, PrepareOptions
 from slm_plugin.prepare.parts import Parts
 from slm_plugin.prepare.rows import MARKS, about_shard
@@ -46,6 +47,9 @@ class Job:
     def plan(self) -> dict[str, Any]:
         """Return what ``plan.json`` holds."""
         options = self.options.model_dump(mode="json", exclude=set(ENGINE_KEYS))
+        if self.options.drop == Drop():
+            # a data set that was begun before there were filters goes on
+            del options["drop"]
         return {
             "options": options,
             "fingerprints": self.fingerprints,

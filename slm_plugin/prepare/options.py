@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from yaml import YAMLError
 
 from slm_plugin.errors import ConfigError, DataError, Problem
+from slm_plugin.prepare.filters import Drop
 from slm_plugin.speech.interleave import Silence
 from slm_plugin.speech.policy import AudioPolicy
 from slm_plugin.strict import Strict, parse
@@ -79,6 +80,9 @@ class PrepareOptions(Strict):
 
     audio: AudioPolicy = AudioPolicy()
     """What is done with recordings where there is a choice."""
+
+    drop: Drop = Drop()
+    """Which rows are left out; none unless set. Each is counted by reason in the card."""
 
     split: str = Field(default="train", pattern=r"^[A-Za-z0-9_]+$")
     """Name of the split that the rows become."""

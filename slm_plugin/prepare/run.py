@@ -31,6 +31,8 @@ def prepare(options: PrepareOptions, registry: Registry, progress: Progress) -> 
     parts = load_parts(options, registry)
     job = make_job(options, parts)
     start(job)
+    for note in getattr(parts.corpus, "notes", ()):
+        progress.note(note)
     missing = [shard for shard in range(job.n_shards) if not job.finished(shard)]
     n_missing = sum(len(job.items_of(shard)) for shard in missing)
     with progress.over(options.name, job.n_items, job.n_items - n_missing):

@@ -17,19 +17,15 @@ from slm_plugin.alignment.protocol import Alignment
 from slm_plugin.errors import AlignmentError, DataError, EngineError
 from slm_plugin.plugins import Registry
 from slm_plugin.prepare.corpora.protocol import ChatItem, Item, SpokenItem, Unusable
+from slm_plugin.prepare.filters import EVEN, DroppedError
 from slm_plugin.prepare.job import Job, make_job
 from slm_plugin.prepare.layout import lay_out
 from slm_plugin.prepare.parts import Parts, load_parts
 from slm_plugin.prepare.rows import schema, write_shard
-from slm_plugin.prepare.utterances import DroppedError, Ready, said, spoken
+from slm_plugin.prepare.utterances import Ready, said, spoken
 from slm_plugin.prepare.voices.protocol import Speaker
 from slm_plugin.records import Units
-from slm_plugin.speech.policy import FLAGS
 from slm_plugin.speech.protocol import encode_batch
-
-EVEN = "even"
-ROW_FLAGS = {**FLAGS, EVEN: "has word times that were guessed from the number of characters"}
-"""What is noted about a row, by name."""
 
 
 @dataclass(frozen=True)
@@ -133,12 +129,19 @@ class Worker:
         rate_hz, policy = self._parts.codec.sample_rate_hz, self._job.options.audio
         if isinstance(item, Unusable):
             raise DroppedError(item.reason, item.message)
+        drop = self._job.options.drop
+        for text in (item.text,) if isinstance(item, SpokenItem) else (item.question, item.answer):
+            drop.check_text(text)
         try:
             if isinstance(item, SpokenItem):
-                return spoken(item, rate_hz, policy)
-            assert speaker is not None
-            assert self._parts.voice is not None
-            return said(item, self._parts.voice, speaker, rate_hz, policy)
+                ready = spoken(item, rate_hz, policy)
+            else:
+                assert speaker is not None
+                assert self._parts.voice is not None
+                ready = said(item, self._parts.voice, speaker, rate_hz, policy)
+            for one in ready:
+                drop.check_flags(one.sound.flags)
+            return ready
         except (DroppedError, EngineError):
             raise
         except Exception as error:
@@ -188,7 +191,9 @@ class Worker:
         if not units.values:
             raise DroppedError("no_units", f"{one.sound.seconds:.2f} seconds of sound give no units.")
         options, codec = self._job.options, self._parts.codec
+        options.drop.check_units(len(units.values), len(one.words.pieces))
         aligned, guessed = self._align(f"{name}{'-' + prefix.rstrip('_') if prefix else ''}", one)
+        options.drop.check_flags((EVEN,) if guessed else ())
         segments = lay_out(
             f"{name}/{prefix}", one.text, aligned.words, one.words.joiner, units, codec, options.interleave,
             options.seed, self._parts.tokenizer,

@@ -18,8 +18,8 @@ from slm_plugin.errors import ConfigError, DataError
 from slm_plugin.plugins import Registry
 from slm_plugin.prepare import run as prepare_run
 from slm_plugin.prepare.data_card import REASONS
+from slm_plugin.prepare.filters import ROW_FLAGS
 from slm_plugin.prepare.plots import PICTURES
-from slm_plugin.prepare.worker import ROW_FLAGS
 from slm_plugin.speech.audio import prepare as at_rate
 from slm_plugin.speech.mel_kmeans import load_tiny
 
