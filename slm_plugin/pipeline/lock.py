@@ -36,7 +36,7 @@ def locked(output: Path, tell: Callable[[str], None], wait_seconds: float = WAIT
     """
     path = output / records.FOLDER / "lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         deadline = time.monotonic() + wait_seconds
         while not _taken(descriptor):

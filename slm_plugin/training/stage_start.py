@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from slm_plugin.errors import WeightsError
 from slm_plugin.records import StageRun
+from slm_plugin.weights.permissions import share
 
 FOLDER = "slm_stage_start"
 """Folder in ``output_dir``; a folder of its own because engines load every ``*.safetensors`` of a model's."""
@@ -98,6 +99,7 @@ def _move_in(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     try:
         write(temporary)
+        share(temporary)
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)

@@ -6,12 +6,12 @@ import errno
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from slm_plugin.errors import SlmError, WeightsError
+from slm_plugin.weights.permissions import make_folder_beside, share
 
 _PARTIAL = re.compile(r"\.(.+)\.partial-[^.]+")
 _RUST_ERROR = re.compile(r"\(os error (\d+)\)")
@@ -70,7 +70,7 @@ def make_partial(destination: Path) -> Path:
         if destination.exists() and not destination.is_dir():
             raise WeightsError(f"{destination} is a file; give a folder to write the model to.")
         destination.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{destination.name}.partial-", dir=destination.parent))
+        return make_folder_beside(destination, ".partial-")
     except OSError as error:
         raise not_written(destination, error) from None
 
@@ -78,6 +78,8 @@ def make_partial(destination: Path) -> Path:
 def publish(partial: Path, destination: Path) -> None:
     """Move the files of a finished folder into place, and remove weights of an earlier model that none replaced."""
     moved = {path.name for path in partial.iterdir()}
+    # safetensors makes files that only their owner may read
+    share(partial)
     _move(partial, destination)
     stale = {path for pattern in _WEIGHT_FILES for path in destination.glob(pattern) if path.name not in moved}
     if any(name.endswith(".safetensors") for name in moved):
