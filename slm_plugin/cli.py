@@ -45,6 +45,13 @@ def run_pipeline(
     pipeline: PipelineFile,
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why, and stop.")] = False,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Begin interrupted trainings at their first step, and delete outputs that are replaced.",
+        ),
+    ] = False,
     logs: Annotated[
         bool | None,
         typer.Option("--logs/--no-logs", help="Show the steps' logs as they are written; on a terminal unless told."),
@@ -61,13 +68,13 @@ def run_pipeline(
     registry = Registry.load()
     loaded = plan.load(pipeline, registry, overrides or (), partial(check_settings, registry=registry))
     if dry_run:
-        for intention in runner.intentions(loaded):
+        for intention in runner.intentions(loaded, restart):
             what = f"run: {'; '.join(intention.reasons)}" if intention.reasons else "finished before"
-            typer.echo(f"{intention.name}: {what}")
+            typer.echo(f"{intention.name}: {'; '.join((what, *intention.notes))}")
         return
     console = Console()
     with Progress(console, console.is_terminal if logs is None else logs) as progress:
-        outcomes = runner.run(loaded, pipeline, progress)
+        outcomes = runner.run(loaded, pipeline, progress, restart)
     typer.echo("\n" + results.write_results(loaded, outcomes))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slm_plugin import card
+from slm_plugin.pipeline.attempts import ASIDE
 from slm_plugin.pipeline.plan import Pipeline, Step, host_config
 
 
@@ -43,7 +44,7 @@ def step_inputs(step: Step, pipeline: Pipeline, upstream: Mapping[str, str]) -> 
         "step": step.model_dump(exclude={"needs": True, "evaluate": {"label", "variants"}}),
         "environment": pipeline.environment,
         "upstream": dict(sorted(upstream.items())),
-        "versions": card.versions(),
+        "versions": {name: release(version) for name, version in card.versions().items()},
     }
     if step.evaluate is not None:
         known["skills"] = [skill.model_dump() for skill in pipeline.skills]
@@ -83,6 +84,11 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return found
 
 
+def release(version: str) -> str:
+    """Return a version without its patch level, whose releases repair and change no results by intention."""
+    return ".".join(version.partition("+")[0].split(".")[:2])
+
+
 def _text(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, default=str).encode()
 
@@ -111,4 +117,9 @@ def _files_in(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     # running a script writes bytecode beside it, which is no input
-    return sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    found = (file for file in path.rglob("*") if file.is_file() and not _is_left_over(file))
+    return sorted(found)
+
+
+def _is_left_over(file: Path) -> bool:
+    return any(part == "__pycache__" or ASIDE.fullmatch(part) for part in file.parts)
