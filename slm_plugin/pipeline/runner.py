@@ -16,7 +16,7 @@ import yaml
 
 from slm_plugin.errors import PipelineError
 from slm_plugin.pipeline import attempts, checkpoints, lineage, records
-from slm_plugin.pipeline.lock import locked
+from slm_plugin.pipeline.lock import locked, mark
 from slm_plugin.pipeline.plan import Pipeline, Step, host_config, needs
 from slm_plugin.pipeline.processes import Child, CommandChild, WarmHost
 from slm_plugin.pipeline.progress import Progress
@@ -206,7 +206,7 @@ class _Run:
         return Outcome(step.name, seconds, skipped=False)
 
     def _start(self, step: Step, log: Path) -> Child:
-        environment = {**self.pipeline.environment, **step.environment}
+        environment = {**self.pipeline.environment, **step.environment, **mark(self.output)}
         file = self._host_file(step)
         if file is not None:
             arguments = [step.kind, str(file)]
@@ -249,7 +249,8 @@ class _Run:
         if not wanted or _has_accelerator():
             yield
             return
-        self.warm = WarmHost(self.output / "logs" / "host.log", self.pipeline.environment, self.inherited)
+        environment = {**self.pipeline.environment, **mark(self.output)}
+        self.warm = WarmHost(self.output / "logs" / "host.log", environment, self.inherited)
         try:
             yield
         finally:
