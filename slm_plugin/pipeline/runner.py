@@ -16,12 +16,15 @@ import yaml
 
 from slm_plugin.errors import PipelineError
 from slm_plugin.pipeline import attempts, checkpoints, lineage, records
+from slm_plugin.pipeline.digests import Digests
+from slm_plugin.pipeline.fingerprints import step_inputs
 from slm_plugin.pipeline.lock import locked, mark
+from slm_plugin.pipeline.outputs import configured_folders, outputs_of
+from slm_plugin.pipeline.outputs import scores_path as scores_path
 from slm_plugin.pipeline.plan import Pipeline, Step, host_config, needs
 from slm_plugin.pipeline.processes import Child, CommandChild, WarmHost
 from slm_plugin.pipeline.progress import Progress
-from slm_plugin.pipeline.states import State, configured_folders, look, newer_versions, outputs_of
-from slm_plugin.pipeline.states import scores_path as scores_path
+from slm_plugin.pipeline.states import State, look, newer_versions, written_by
 
 LOG_TAIL_LINES = 25
 
@@ -99,6 +102,7 @@ class _Run:
         self.steps = {step.name: step for step in pipeline.steps}
         self.needs = needs(pipeline)
         self.states: dict[str, State] = {}
+        self.digests = Digests(self.output)
         self.outcomes: dict[str, Outcome] = {}
         self.children: dict[str, Child] = {}
         self.lock = threading.Lock()
@@ -114,6 +118,7 @@ class _Run:
 
     def _run(self) -> list[Outcome]:
         self._plan()
+        self.digests.save()
         # a run that was killed between a step's record and this file left the step out of it
         lineage.write(self.pipeline)
         todo = [name for name in self.steps if name not in self.outcomes]
@@ -129,7 +134,7 @@ class _Run:
 
     def _plan(self) -> None:
         """Find out which steps are finished; a step whose upstream runs again runs again too."""
-        self.states = look(self.pipeline, self.restart)
+        self.states = look(self.pipeline, self.restart, self.digests)
         for name, state in self.states.items():
             if state.reasons or state.record is None:
                 continue
@@ -172,7 +177,11 @@ class _Run:
 
     def _run_step(self, step: Step) -> Outcome:
         state, outputs = self.states[step.name], outputs_of(step, self.output)
-        attempt = attempts.Attempt(step.name, state.inputs.fingerprint, dict(state.inputs.parts))
+        # what the steps before wrote was not there when the run was planned
+        upstream = {need: self.states[need].inputs.fingerprint for need in self.needs[step.name]}
+        written = written_by(self.pipeline)
+        inputs = state.inputs = step_inputs(step, self.pipeline, upstream, self.digests, written)
+        attempt = attempts.Attempt(step.name, inputs.fingerprint, dict(inputs.parts))
         if state.resumes is None:
             for moved in attempts.begin(self.output, attempt, step.kind, outputs):
                 self.progress.tell(f"  {step.name}: {moved.path} was moved to {moved.aside}")
@@ -195,12 +204,13 @@ class _Run:
             reason = f"ended with status {status}" if status else f"did not write {', '.join(missing)}"
             raise PipelineError(f"step {step.name} {reason}; its log {log} ends:\n{_tail(log)}")
         seconds = time.monotonic() - started
-        known = lineage.describe(step, outputs, began, self.pipeline.overrides)
+        known = lineage.describe(step, outputs, began, self.digests, self.pipeline.overrides)
         record = records.StepRecord(
             step.name, attempt.fingerprint, seconds, child.cpu_seconds, dict(attempt.inputs), known
         )
         records.write(self.output, record)
         with self.lock:
+            self.digests.save()
             lineage.write(self.pipeline)
         self._forget_replaced(step.name)
         return Outcome(step.name, seconds, skipped=False)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from slm_plugin import card
 from slm_plugin.pipeline import attempts, checkpoints, records
+from slm_plugin.pipeline.digests import Digests
 from slm_plugin.pipeline.fingerprints import Inputs, changes, step_inputs
-from slm_plugin.pipeline.plan import OUTPUT_KEYS, Pipeline, Step, host_config, needs
+from slm_plugin.pipeline.outputs import broken_seals, configured_folders, outputs_of
+from slm_plugin.pipeline.plan import Pipeline, Step, host_config, needs
 
 UNFINISHED = "it has not been finished"
 NOT_RESUMED = ("rm", "ppo")
@@ -35,24 +37,27 @@ class State:
     restores: bool = False
 
 
-def look(pipeline: Pipeline, restart: bool = False) -> dict[str, State]:
+def look(pipeline: Pipeline, restart: bool = False, digests: Digests | None = None) -> dict[str, State]:
     """Return the state of each step.
 
     Args:
         pipeline: The pipeline.
         restart: Whether interrupted trainings begin at their first step.
+        digests: Digests of files that are remembered.
     """
+    digests = digests or Digests(Path(pipeline.output))
     output, needed = Path(pipeline.output), needs(pipeline)
-    steps = {step.name: step for step in pipeline.steps}
+    steps, written = {step.name: step for step in pipeline.steps}, written_by(pipeline)
     states: dict[str, State] = {}
     for name in graphlib.TopologicalSorter(dict(needed)).static_order():
         upstream = {need: states[need].inputs.fingerprint for need in needed[name]}
-        state = states[name] = State(step_inputs(steps[name], pipeline, upstream), records.read(output, name))
+        inputs = step_inputs(steps[name], pipeline, upstream, digests, written)
+        state = states[name] = State(inputs, records.read(output, name))
         again = [need for need in needed[name] if states[need].reasons]
         if state.record is None:
             _look_at_attempt(state, steps[name], output, bool(again) or restart)
             continue
-        state.reasons = _reasons(state, steps[name], output)
+        state.reasons = _reasons(state, steps[name], output, digests)
         if again:
             told = {f"step {need} has another result" for need in needed[name]}
             state.reasons = [reason for reason in state.reasons if reason not in told]
@@ -60,25 +65,9 @@ def look(pipeline: Pipeline, restart: bool = False) -> dict[str, State]:
     return states
 
 
-def outputs_of(step: Step, output: Path) -> list[Path]:
-    """Return the files and folders that must be there when a step has ended."""
-    named = [Path(name.replace("{output}", str(output))) for name in step.outputs]
-    named += configured_folders(step)
-    if step.evaluate is not None:
-        named.append(scores_path(output, step.evaluate.stage))
-    return named
-
-
-def configured_folders(step: Step) -> list[Path]:
-    """Return the folder that a training or an export writes."""
-    config = host_config(step)
-    value = config.get(OUTPUT_KEYS[step.kind]) if config is not None else None
-    return [Path(value)] if value else []
-
-
-def scores_path(output: Path, stage: str) -> Path:
-    """Return where an evaluation step leaves its scores."""
-    return output / "scores" / f"{stage}.json"
+def written_by(pipeline: Pipeline) -> list[Path]:
+    """Return what the steps of a pipeline write."""
+    return [path for step in pipeline.steps for path in outputs_of(step, Path(pipeline.output))]
 
 
 def newer_versions(record: records.StepRecord | None) -> list[str]:
@@ -92,12 +81,15 @@ def newer_versions(record: records.StepRecord | None) -> list[str]:
     ]
 
 
-def _reasons(state: State, step: Step, output: Path) -> list[str]:
+def _reasons(state: State, step: Step, output: Path, digests: Digests) -> list[str]:
     assert state.record is not None
     reasons: list[str] = []
     if state.record.fingerprint != state.inputs.fingerprint:
         reasons += changes(state.record.inputs, state.inputs.parts) or ["what it is made from changed"]
-    return reasons + [f"{path} is missing" for path in outputs_of(step, output) if not path.exists()]
+    missing = [path for path in outputs_of(step, output) if not path.exists()]
+    seals = [(name, (size, digits)) for name, (size, digits) in state.record.lineage.get("weights", {}).items()]
+    within = [seal for seal in seals if not any(Path(seal[0]).is_relative_to(path) for path in missing)]
+    return [*reasons, *(f"{path} is missing" for path in missing), *broken_seals(within, digests)]
 
 
 def _look_at_attempt(state: State, step: Step, output: Path, anew: bool) -> None:
