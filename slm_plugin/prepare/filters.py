@@ -15,6 +15,7 @@ ROW_FLAGS = {**FLAGS, EVEN: "has word times that were guessed from the number of
 """What is noted about a row, by name."""
 
 FEW_UNITS, MANY_UNITS, PATTERN = "few_units_per_word", "many_units_per_word", "pattern"
+MEMORY, UNREADABLE = "memory", "unreadable"
 
 
 class DroppedError(Exception):
