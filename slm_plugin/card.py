@@ -14,6 +14,7 @@ from typing import Any
 from slm_plugin import __version__
 from slm_plugin.errors import DataError, WeightsError
 from slm_plugin.weights.digest import file_digest
+from slm_plugin.weights.durable import settle
 from slm_plugin.weights.staging import intended
 
 FILE_NAME = "slm.json"
@@ -49,7 +50,7 @@ def write(folder: Path, content: Mapping[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(folder / FILE_NAME)
+        settle(temporary, folder / FILE_NAME)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise WeightsError(f"{intended(folder) / FILE_NAME} was not written: {error.strerror or error}.") from None

@@ -23,6 +23,9 @@ SUFFIX = "attempt"
 ASIDE = re.compile(r"\.(.+)\.replaced-\d+")
 """Names of outputs that were moved aside."""
 
+ROOM_BYTES = 1 << 18
+"""What is held free on the disk for the record of a step that runs."""
+
 Kind = Literal["train", "export", "evaluate", "command"]
 Origin = Literal["finished", "attempt", "foreign"]
 
@@ -89,7 +92,7 @@ def begin(output: Path, attempt: Attempt, kind: Kind, paths: Sequence[Path]) -> 
     Raises:
         PipelineError: An output cannot be moved.
     """
-    before, record = read(output, attempt.name), records.read(output, attempt.name)
+    before, finished = read(output, attempt.name), records.read(output, attempt.name)
     replaced = [entry for entry in before.replaced if os.path.lexists(entry.aside)] if before else []
     moves = []
     for path in paths:
@@ -98,13 +101,14 @@ def begin(output: Path, attempt: Attempt, kind: Kind, paths: Sequence[Path]) -> 
                 path.rmdir()
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             continue
-        origin = _origin(path, before, record is not None)
+        origin = _origin(path, before, finished is not None)
         worth = _is_worth(path, origin, kind)
         moves.append(Replaced(str(path), str(_free(path)), origin, worth))
-    known = asdict(record) if record is not None else before.record if before is not None else None
+    known = asdict(finished) if finished is not None else before.record if before is not None else None
     attempt = replace(attempt, replaced=(*replaced, *moves), record=known)
     # noted before anything is moved: a run that is killed in between knows what is where
     _write(output, attempt)
+    _reserve(output, attempt.name)
     records.forget(output, attempt.name)
     for move in moves:
         _move(Path(move.path), Path(move.aside))
@@ -119,6 +123,23 @@ def resume(output: Path, attempt: Attempt) -> None:
     """Note that a step goes on where its last attempt stopped."""
     before = read(output, attempt.name)
     _write(output, replace(attempt, replaced=before.replaced, record=before.record) if before else attempt)
+    _reserve(output, attempt.name)
+
+
+def record(output: Path, found: records.StepRecord) -> None:
+    """Write the record of a step that has ended, for which there is room even if its outputs filled the disk.
+
+    Raises:
+        PipelineError: It cannot be written all the same.
+    """
+    _room(output, found.name).unlink(missing_ok=True)
+    try:
+        records.write(output, found)
+    except OSError as error:
+        text = f"step {found.name} has ended, but its record cannot be written ({error.strerror})."
+        raise PipelineError(
+            f"{text} Free some space and run again; a training that has ended is not repeated."
+        ) from None
 
 
 def finish(output: Path, name: str, restart: bool) -> list[Replaced]:
@@ -140,6 +161,7 @@ def finish(output: Path, name: str, restart: bool) -> list[Replaced]:
         else:
             delete(Path(entry.aside))
     _path(output, name).unlink(missing_ok=True)
+    _room(output, name).unlink(missing_ok=True)
     return [entry for entry in kept if os.path.lexists(entry.aside)]
 
 
@@ -190,6 +212,17 @@ def delete(path: Path) -> None:
 
 def _path(output: Path, name: str) -> Path:
     return output / records.FOLDER / f"{name}.{SUFFIX}"
+
+
+def _room(output: Path, name: str) -> Path:
+    return output / records.FOLDER / f"{name}.room"
+
+
+def _reserve(output: Path, name: str) -> None:
+    try:
+        _room(output, name).write_bytes(os.urandom(ROOM_BYTES))
+    except OSError as error:
+        raise PipelineError(f"step {name} was not started: {output} cannot be written ({error.strerror}).") from None
 
 
 def _write(output: Path, attempt: Attempt) -> None:

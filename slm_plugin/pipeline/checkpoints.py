@@ -49,6 +49,16 @@ def is_complete(folder: Path, step: int) -> bool:
     return state is not None and state.get("global_step") == step and _has_weights(folder) and _has_optimizer(folder)
 
 
+def is_ended(output_dir: Path, card: str | None) -> bool:
+    """Tell whether a training has written everything that it writes.
+
+    Args:
+        output_dir: Its folder.
+        card: Name of the file that is written last; None if that is the trainer's state.
+    """
+    return is_result(output_dir) and all((output_dir / name).is_file() for name in (STATE, card) if name)
+
+
 def is_result(output_dir: Path) -> bool:
     """Tell whether a training has ended in this folder and left its weights there."""
     return any((output_dir / name).is_file() for name in RESULTS) and _has_weights(output_dir)

@@ -68,6 +68,7 @@ def intentions(pipeline: Pipeline, restart: bool = False) -> list[Intention]:
 def _described(step: Step, state: State, pipeline: Pipeline) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if not state.reasons:
         notes = ["its result was moved aside and is put back"] if state.restores else []
+        notes += ["its training had ended, but was not recorded"] if state.adopts else []
         return (), (*notes, *newer_versions(state.record))
     if state.resumes is not None:
         return tuple(state.reasons), (f"goes on from {state.resumes}",)
@@ -136,14 +137,26 @@ class _Run:
         """Find out which steps are finished; a step whose upstream runs again runs again too."""
         self.states = look(self.pipeline, self.restart, self.digests)
         for name, state in self.states.items():
-            if state.reasons or state.record is None:
+            if not state.is_finished:
                 continue
+            if state.adopts:
+                self._adopt(self.steps[name], state)
             if state.restores:
                 attempts.restore(self.output, name)
                 self.progress.tell(f"  {name}: its result was moved aside and is put back")
             # a run that was killed right after the record was written left what it had replaced
             self._forget_replaced(name)
-            self.outcomes[name] = Outcome(name, state.record.seconds, skipped=True)
+            seconds = state.record.seconds if state.record is not None else 0.0
+            self.outcomes[name] = Outcome(name, seconds, skipped=True)
+
+    def _adopt(self, step: Step, state: State) -> None:
+        outputs = outputs_of(step, self.output)
+        known = lineage.describe(step, outputs, datetime.now(UTC), self.digests, self.pipeline.overrides)
+        inputs = state.inputs
+        attempts.record(
+            self.output, records.StepRecord(step.name, inputs.fingerprint, 0.0, None, dict(inputs.parts), known)
+        )
+        self.progress.tell(f"  {step.name}: its training had ended, but was not recorded; it is taken as it is")
 
     def _forget_replaced(self, name: str) -> None:
         for entry in attempts.finish(self.output, name, self.restart):
@@ -208,7 +221,7 @@ class _Run:
         record = records.StepRecord(
             step.name, attempt.fingerprint, seconds, child.cpu_seconds, dict(attempt.inputs), known
         )
-        records.write(self.output, record)
+        attempts.record(self.output, record)
         with self.lock:
             self.digests.save()
             lineage.write(self.pipeline)

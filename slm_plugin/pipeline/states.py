@@ -28,6 +28,7 @@ class State:
         reasons: Why it must run; empty if it is finished.
         resumes: The checkpoint that it can go on from.
         restores: Whether its finished result was moved aside and can be put back.
+        adopts: Whether its training has ended without having been recorded.
     """
 
     inputs: Inputs
@@ -35,6 +36,12 @@ class State:
     reasons: list[str] = field(default_factory=list)
     resumes: Path | None = None
     restores: bool = False
+    adopts: bool = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing needs to run."""
+        return not self.reasons and (self.record is not None or self.adopts)
 
 
 def look(pipeline: Pipeline, restart: bool = False, digests: Digests | None = None) -> dict[str, State]:
@@ -104,5 +111,19 @@ def _look_at_attempt(state: State, step: Step, output: Path, anew: bool) -> None
         return
     if attempt.fingerprint != state.inputs.fingerprint:
         state.reasons += [f"{change} since it was started" for change in changes(attempt.inputs, state.inputs.parts)]
+    elif step.train is not None and not anew and _has_ended(step, output):
+        state.reasons, state.adopts = [], True
     elif step.train is not None and not anew and (host_config(step) or {}).get("stage") not in NOT_RESUMED:
         state.resumes = next(filter(None, map(checkpoints.last, configured_folders(step))), None)
+
+
+def _has_ended(step: Step, output: Path) -> bool:
+    """Tell whether the training of a step wrote everything before the run was killed or its record failed."""
+    config = host_config(step) or {}
+    # what comes after training is not seen in its folder
+    if any(config.get(key) for key in ("do_eval", "do_predict", "eval_dataset", "val_size")):
+        return False
+    last = card.FILE_NAME if config.get("slm") else None
+    folders = configured_folders(step)
+    there = all(path.exists() for path in outputs_of(step, output))
+    return bool(folders) and there and all(checkpoints.is_ended(folder, last) for folder in folders)

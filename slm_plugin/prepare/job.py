@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from slm_plugin.prepare.filters import Drop
 from slm_plugin.prepare.options import ENGINE_KEYS, PrepareOptions
 from slm_plugin.prepare.parts import Parts
 from slm_plugin.prepare.rows import MARKS, about_shard
+from slm_plugin.weights.durable import write_text
 
 PLAN = "plan.json"
 
@@ -115,17 +115,7 @@ def start(job: Job) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder} cannot be made ({error.strerror}).") from None
-    replace_text(path, json.dumps(plan, indent=2, ensure_ascii=False) + "\n")
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and move it into place."""
-    temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, json.dumps(plan, indent=2, ensure_ascii=False) + "\n")
 
 
 def _differences(old: Any, new: Any, where: str = "") -> list[str]:

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from slm_plugin.errors import CodecError, ConfigError
 from slm_plugin.strict import Strict, parse
+from slm_plugin.weights.durable import exchange, flush, flush_tree
 from slm_plugin.weights.permissions import make_folder_beside, share
 
 CONFIG, TENSORS = "config.json", "codec.safetensors"
@@ -41,9 +42,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         yield temporary
         # safetensors makes files that only their owner may read
         share(temporary)
-        if folder.exists():
+        flush_tree(temporary)
+        if not folder.exists():
+            temporary.rename(folder)
+        elif not exchange(temporary, folder):
             shutil.rmtree(folder)
-        temporary.rename(folder)
+            temporary.rename(folder)
+        flush(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from slm_plugin.errors import WeightsError
 from slm_plugin.records import StageRun
+from slm_plugin.weights.durable import settle
 from slm_plugin.weights.permissions import share
 
 FOLDER = "slm_stage_start"
@@ -100,7 +101,7 @@ def _move_in(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write(temporary)
         share(temporary)
-        temporary.replace(path)
+        settle(temporary, path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise WeightsError(f"{path} cannot be written: {error}.") from None
