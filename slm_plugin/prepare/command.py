@@ -47,5 +47,7 @@ def prepare_corpus(arguments: Arguments) -> None:
 
         from slm_plugin.data.upload import push
 
-        for repository in push(Path(options.output), [options.name], options.push_to_hub, HfApi(), ""):
+        for repository in push(
+            Path(options.output), [options.name], options.push_to_hub, HfApi(), "", options.push_public
+        ):
             typer.echo(f"uploaded {repository}")

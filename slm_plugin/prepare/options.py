@@ -20,7 +20,7 @@ from slm_plugin.strict import Strict, parse
 Choice = dict[str, dict[str, Any]]
 """One name and its options, ``{librispeech: {path: LibriSpeech/dev-clean}}``."""
 
-ENGINE_KEYS = frozenset({"output", "engine", "workers", "push_to_hub"})
+ENGINE_KEYS = frozenset({"output", "engine", "workers", "push_to_hub", "push_public"})
 """Keys that decide how the work is done and not what comes out."""
 
 
@@ -105,6 +105,9 @@ class PrepareOptions(Strict):
 
     push_to_hub: str | None = None
     """Owner on the hub; the data set becomes ``<owner>/<name>``. Nothing leaves the machine unless set."""
+
+    push_public: bool = False
+    """Whether everybody can see what ``push_to_hub`` makes; private unless set."""
 
     @field_validator("corpus", "align", "voice", mode="before")
     @classmethod

@@ -93,6 +93,7 @@ def unsettled(job: Job, parts: Parts, shard: int) -> list[str]:
 def write_states(mark: Path, states: Sequence[tuple[int, int, int] | None]) -> None:
     """Remember by what recordings are known without being read; losing it costs time only."""
     path = _states_path(mark)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(states) + "\n", encoding="utf-8")
 
 
@@ -119,7 +120,9 @@ def _path(item: Item) -> Path | None:
 
 
 def _states_path(mark: Path) -> Path:
-    return mark.with_name(f".{mark.stem}.states")
+    # beside the data set, which may be uploaded
+    folder = mark.parent.parent
+    return folder.parent / ".recordings" / folder.name / mark.name
 
 
 def _read_states(mark: Path) -> dict[int, Any]:
