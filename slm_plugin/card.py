@@ -18,7 +18,7 @@ from slm_plugin.weights.durable import settle
 from slm_plugin.weights.staging import intended
 
 FILE_NAME = "slm.json"
-_SECOND = "2-"
+_SECOND = "v2"
 _SAMPLED_BLOCKS = 16
 _BLOCK_BYTES = 65_536
 
@@ -74,7 +74,7 @@ def fingerprint(model: Path) -> str:
     tokens, so that a 16 GB model costs well under a second; see :mod:`slm_plugin.weights.digest`.
 
     Returns:
-        ``2-`` and ten hex digits, or an empty string if ``model`` is not a local folder.
+        ``v2`` and ten hex digits, or an empty string if ``model`` is not a local folder.
     """
     if not model.is_dir():
         return ""

@@ -26,6 +26,12 @@ ASIDE = re.compile(r"\.(.+)\.replaced-\d+")
 ROOM_BYTES = 1 << 18
 """What is held free on the disk for the record of a step that runs."""
 
+COSTLY_BYTES = 100_000_000
+"""Size from which on an earlier output of a command is kept, in bytes; models are kept at any size."""
+
+WEIGHTS = (".safetensors", ".bin", ".gguf")
+"""Endings of files of weights."""
+
 Kind = Literal["train", "export", "evaluate", "command"]
 Origin = Literal["finished", "attempt", "foreign"]
 
@@ -197,9 +203,10 @@ def restore(output: Path, name: str) -> None:
 
 def size_text(path: Path) -> str:
     """Return the size of a file or folder in words."""
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    n_bytes = sum(file.stat().st_size for file in files)
-    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 10**8 else f"{n_bytes / 1e6:.1f} MB"
+    n_bytes = sum(file.stat().st_size for file in _files(path))
+    if n_bytes >= 10**8:
+        return f"{n_bytes / 1e9:.1f} GB"
+    return f"{n_bytes / 1e6:.1f} MB" if n_bytes >= 10**5 else f"{n_bytes / 1e3:.1f} kB"
 
 
 def delete(path: Path) -> None:
@@ -246,8 +253,18 @@ def _is_worth(path: Path, origin: Origin, kind: Kind) -> bool:
         return True
     if origin == "finished":
         # an export and its scores are made again from what was trained in minutes
-        return kind in ("train", "command")
+        return kind == "train" or (kind == "command" and _is_costly(path))
     return kind == "train" and (checkpoints.last(path) is not None or checkpoints.is_result(path))
+
+
+def _is_costly(path: Path) -> bool:
+    files = _files(path)
+    weights = any(file.suffix in WEIGHTS for file in files)
+    return weights or sum(file.stat().st_size for file in files) >= COSTLY_BYTES
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
 
 
 def _free(path: Path) -> Path:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from slm_plugin.pipeline.attempts import WEIGHTS
 from slm_plugin.pipeline.digests import Digests
 from slm_plugin.pipeline.plan import OUTPUT_KEYS, Step, host_config
-
-WEIGHTS = (".safetensors", ".bin", ".gguf")
 
 Seal = tuple[int, str]
 """Size in bytes and digest of a file of weights."""

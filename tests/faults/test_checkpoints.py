@@ -69,7 +69,7 @@ def test_with_other_inputs_it_starts_anew_and_the_checkpoints_are_kept_and_repor
     world.write(learning_rate=0.2)
     intention = world.intention()
     assert intention.reasons == ("it has not been finished", "asr.yaml changed since it was started")
-    assert re.fullmatch(r"moves out/asr aside \(\d+\.\d MB\)", intention.notes[0])
+    assert re.fullmatch(r"moves out/asr aside \(\d+\.\d kB\)", intention.notes[0])
     _, shown = world.run()
     (aside,) = asides()
     assert (aside / "checkpoint-10" / "trainer_state.json").is_file()
@@ -123,6 +123,17 @@ def test_an_export_is_replaced_when_the_new_one_is_complete(world: World):
             world.run()
     assert Path("out/model/x").read_text() == "3"
     assert asides() == []
+
+
+@pytest.mark.parametrize(("name", "n_kept"), [("model.safetensors", 1), ("answer.wav", 0)])
+def test_earlier_models_of_commands_are_kept_and_small_files_are_not(name: str, n_kept: int, world: World):
+    code = f"open('out/{name}', 'w').write({{!r}})"
+    for text in ("one", "two"):
+        command = ["python", "-c", code.format(text)]
+        world.write(steps=[{"name": "one", "command": command, "outputs": [f"out/{name}"]}])
+        world.run()
+    assert Path("out", name).read_text() == "two"
+    assert [path.read_text() for path in asides()] == ["one"] * n_kept
 
 
 def test_a_file_of_the_user_where_a_step_writes_is_kept(world: World):
@@ -184,7 +195,7 @@ def test_the_command_line_reports_what_a_run_would_move(world: World):
     world.run()
     world.write(learning_rate=0.2)
     told = CliRunner().invoke(make_app(), ["run", "--dry-run", "pipeline.yaml"]).output
-    assert re.fullmatch(r"asr: run: asr\.yaml changed; moves out/asr aside \(\d\.\d MB\)\n", told)
+    assert re.fullmatch(r"asr: run: asr\.yaml changed; moves out/asr aside \(\d\.\d kB\)\n", told)
 
 
 @pytest.mark.host
