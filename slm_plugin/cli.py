@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -39,11 +40,27 @@ GROUPS = frozenset({"codec", "replay"})
 INTERRUPTED = 130
 
 PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="The pipeline file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="key=value",
+        help="Changes: output=DIR (moves everything that is written), seed=N (of every step that has one), a key of"
+        " the file such as steps.STEP.processes=2, or of the YAML of a step such as steps.STEP.train.max_steps=100.",
+    ),
+]
 
 
 def run_pipeline(
     pipeline: PipelineFile,
+    overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why, and stop.")] = False,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Begin interrupted trainings at their first step, and delete outputs that are replaced.",
+        ),
+    ] = False,
     logs: Annotated[
         bool | None,
         typer.Option("--logs/--no-logs", help="Show the steps' logs as they are written; on a terminal unless told."),
@@ -52,24 +69,28 @@ def run_pipeline(
     """Run the steps of a pipeline that are not finished and print its summary."""
     from rich.console import Console
 
+    from slm_plugin.host.keys import check_settings
     from slm_plugin.pipeline import plan, results, runner
     from slm_plugin.pipeline.progress import Progress
     from slm_plugin.plugins import Registry
 
-    loaded = plan.load(pipeline, Registry.load())
+    registry = Registry.load()
+    loaded = plan.load(pipeline, registry, overrides or (), partial(check_settings, registry=registry))
     if dry_run:
-        for intention in runner.intentions(loaded):
+        for intention in runner.intentions(loaded, restart):
             what = f"run: {'; '.join(intention.reasons)}" if intention.reasons else "finished before"
-            typer.echo(f"{intention.name}: {what}")
+            typer.echo(f"{intention.name}: {'; '.join((what, *intention.notes))}")
         return
     console = Console()
     with Progress(console, console.is_terminal if logs is None else logs) as progress:
-        outcomes = runner.run(loaded, pipeline, progress)
+        outcomes = runner.run(loaded, pipeline, progress, restart)
     typer.echo("\n" + results.write_results(loaded, outcomes))
 
 
 def evaluate_step(
-    pipeline: PipelineFile, step: Annotated[str, typer.Option(help="Name of the evaluation step.")]
+    pipeline: PipelineFile,
+    step: Annotated[str, typer.Option(help="Name of the evaluation step.")],
+    overrides: Overrides = None,
 ) -> None:
     """Score the model of one evaluation step with every skill of the pipeline."""
     from slm_plugin.eval.evaluate import evaluate
@@ -79,7 +100,7 @@ def evaluate_step(
     from slm_plugin.plugins import Registry
 
     registry = Registry.load()
-    loaded = plan.load(pipeline, registry)
+    loaded = plan.load(pipeline, registry, overrides or ())
     found = {item.name: item.evaluate for item in loaded.steps if item.evaluate is not None}
     if step not in found:
         raise PipelineError(f"{pipeline} has no evaluation step {step!r}. {suggest(step, found, 'Evaluations')}")

@@ -36,6 +36,7 @@ from slm_plugin.merge.plan import MergeBlock
 from slm_plugin.pipeline import plan
 from slm_plugin.plugins import Registry
 from slm_plugin.prepare import options as prepare_options
+from slm_plugin.prepare.filters import Drop
 from slm_plugin.reference_code import command_page, errors_page, metrics_page
 from slm_plugin.speech.features.settings import FeatureSettings
 from slm_plugin.speech.hubert_settings import HubertKmeansSettings
@@ -121,7 +122,7 @@ def prepare_page() -> str:
         " arguments, or both. Unknown keys are refused.\n"
     )
     models: dict[str, type[BaseModel]] = {"top level": prepare_options.PrepareOptions}
-    models |= {"interleave": prepare_options.Interleave, "audio": AudioPolicy}
+    models |= {"interleave": prepare_options.Interleave, "audio": AudioPolicy, "drop": Drop}
     parts = [head, *(_table(title, model) for title, model in models.items())]
     for key, catalogue in (("corpus", registry.corpora), ("align", registry.aligners), ("voice", registry.voices)):
         for name in catalogue.names():

@@ -36,7 +36,7 @@ def require_same_fingerprint(adapter_folder: Path, base_folder: Path) -> None:
     """
     recorded = _recorded(adapter_folder)
     found = card.fingerprint(base_folder) if recorded else ""
-    if recorded and found and recorded != found:
+    if recorded and found and not card.is_fingerprint_of(recorded, base_folder):
         name = card.read(adapter_folder)["base"].get("path") or "another model"
         raise WeightsError(
             f"the adapter {adapter_folder} was trained on {name} (fingerprint {recorded}), not on {base_folder}"

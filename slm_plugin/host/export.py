@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from slm_plugin.host import runtime
 from slm_plugin.host.chat_template import write_training_template
 from slm_plugin.host.merge import export_merged
 from slm_plugin.weights.checkpoint import Checkpoint, count_not_finite
-from slm_plugin.weights.staging import not_written, publish, writing_error
+from slm_plugin.weights.staging import discard, not_written, publish, writing_error
 from slm_plugin.weights.tied import untie_differing
 
 
@@ -60,7 +59,7 @@ def _export(stock: Callable[[Any], None], args: Any) -> None:
         active = runtime.active()
         if active is not None and active.staged_export is not None:
             partial, destination = active.staged_export
-            shutil.rmtree(partial, ignore_errors=True)
+            discard(partial)
             active.staged_export = None
             active.model_args.export_dir = str(destination)
 

@@ -196,8 +196,11 @@ def require() -> None:
     """Refuse to go on with a host whose surface differs, as far as it is loaded.
 
     Raises:
-        HostError: One line that names every difference.
+        HostError: One line that names every difference, or says why a part of this package could not be loaded.
     """
+    finder = getattr(sys.modules.get("slm_plugin_autoload"), "HostFinder", None)
+    if failures := list(dict.fromkeys(getattr(finder, "failures", ()))):
+        raise HostError(f"slm_plugin is not in force in all of LLaMA-Factory: {'; '.join(failures)}.")
     found = [text for name in SURFACE if name in sys.modules for text in differences(sys.modules[name])]
     if found:
         raise HostError(_message(found))

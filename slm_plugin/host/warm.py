@@ -115,7 +115,7 @@ def _run(words: list[str], log: str, environment: dict[str, str], group: int) ->
     """Become a command line with its output in a log."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.setpgid(0, group)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     for stream in (1, 2):
         os.dup2(output, stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

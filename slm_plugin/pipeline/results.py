@@ -11,8 +11,9 @@ from typing import Any
 from slm_plugin import card
 from slm_plugin.eval.matrix import Matrix
 from slm_plugin.pipeline import records
+from slm_plugin.pipeline.outputs import outputs_of
 from slm_plugin.pipeline.plan import Gate, Pipeline, variants
-from slm_plugin.pipeline.runner import Outcome, outputs_of, scores_path
+from slm_plugin.pipeline.runner import Outcome, scores_path
 from slm_plugin.records import Score
 
 

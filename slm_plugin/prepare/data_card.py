@@ -9,11 +9,11 @@ from typing import Any
 
 from slm_plugin import __version__
 from slm_plugin.prepare.corpora.protocol import Corpus
+from slm_plugin.prepare.filters import FEW_UNITS, MANY_UNITS, MEMORY, PATTERN, ROW_FLAGS, UNREADABLE, flag_reason
 from slm_plugin.prepare.job import Job
 from slm_plugin.prepare.parts import Parts
 from slm_plugin.prepare.plots import PICTURES
 from slm_plugin.prepare.statistics import Statistics
-from slm_plugin.prepare.worker import ROW_FLAGS
 from slm_plugin.speech.protocol import Codec
 
 IMAGES = "images"
@@ -30,6 +30,12 @@ REASONS = {
     "speech": "the synthesiser refuses it",
     "too_long": "it is longer than allowed",
     "units_in_text": "its text holds unit tokens",
+    MEMORY: "there was too little memory; the next run tries again",
+    UNREADABLE: "the recording could not be read from the disk; the next run tries again",
+    PATTERN: "its text matches `drop.patterns`",
+    FEW_UNITS: "it has fewer units than `drop.min_units_per_word`",
+    MANY_UNITS: "it has more units than `drop.max_units_per_word`",
+    **{flag_reason(flag): f"it {text}, and is named in `drop.flags`" for flag, text in ROW_FLAGS.items()},
 }
 """Why an item may be dropped, by the word that stands for it."""
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slm_plugin.speech.protocol import Codec
+from slm_plugin.weights.durable import settle
 
 CODEC_KEY = b"slm_codec"
 """Key of a file's schema metadata that says whose units they are."""
@@ -87,16 +88,10 @@ def write_shard(
         )
         temporary = working / f"{path.name}.{suffix}"
         pq.write_table(table, temporary, compression="zstd", row_group_size=1000)
-        _settle(temporary, path)
+        settle(temporary, path)
     temporary = working / f"{mark.name}.{suffix}"
     temporary.write_text(json.dumps({**about, "n_rows": len(rows)}, ensure_ascii=False) + "\n", encoding="utf-8")
-    _settle(temporary, mark)
-
-
-def _settle(temporary: Path, path: Path) -> None:
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    settle(temporary, mark)
 
 
 def about_shard(path: Path, mark: Path) -> dict[str, Any] | None:

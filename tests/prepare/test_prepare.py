@@ -18,11 +18,11 @@ from slm_plugin.errors import ConfigError, DataError
 from slm_plugin.plugins import Registry
 from slm_plugin.prepare import run as prepare_run
 from slm_plugin.prepare.data_card import REASONS, page
+from slm_plugin.prepare.filters import ROW_FLAGS
 from slm_plugin.prepare.job import make_job
 from slm_plugin.prepare.options import load
 from slm_plugin.prepare.parts import load_parts
 from slm_plugin.prepare.plots import PICTURES
-from slm_plugin.prepare.worker import ROW_FLAGS
 from slm_plugin.speech.audio import prepare as at_rate
 from slm_plugin.speech.mel_kmeans import load_tiny
 
