@@ -82,6 +82,10 @@ class SlmBlock(Strict):
     long_samples: Literal["cut", "drop"] = "cut"
     """What happens to samples longer than ``cutoff_len``: cut by the host, or dropped. Both are counted."""
 
+    check_template: bool = True
+    """Whether a run is refused if ``template`` does not belong to the model, differs from the one of an earlier
+    stage, or cannot be written as the chat template of an export. ``false`` goes on with a line in the log."""
+
     @field_validator("mitigations", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:

@@ -40,6 +40,8 @@ class Active:
         model_args: The host's model arguments.
         data_args: The host's data arguments.
         staged_export: Where the host writes the export under way, and where that goes when all of it is there.
+        where: File and key of the block, for messages.
+        trains: Whether this run trains; otherwise it exports, chats or evaluates.
     """
 
     config: SlmConfig
@@ -54,6 +56,8 @@ class Active:
     model_args: Any = None
     data_args: Any = None
     staged_export: tuple[Path, Path] | None = None
+    where: str = "slm"
+    trains: bool = False
 
     @property
     def run(self) -> StageRun:
@@ -67,6 +71,11 @@ class Active:
             unit_count=self.vocabulary.count if self.vocabulary else 0,
             facts=dict(self.facts),
         )
+
+    @property
+    def adapters(self) -> list[str]:
+        """Folders of the adapters that this run starts from, in order."""
+        return [str(path) for path in self.model_args.adapter_name_or_path or []]
 
     def unit_record(self) -> dict[str, Any] | None:
         """Return the unit vocabulary as ``slm.json`` records it; None without units."""
