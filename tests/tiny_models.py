@@ -79,7 +79,13 @@ def make_tokenizer(units: int = 0, vocabulary_size: int = 505) -> Any:
 
 
 def make_model(
-    folder: Path | str, tie: bool = False, units: int = 0, hidden: int = 64, layers: int = 2, seed: int = 0
+    folder: Path | str,
+    tie: bool = False,
+    units: int = 0,
+    hidden: int = 64,
+    layers: int = 2,
+    seed: int = 0,
+    tokenizer: Any = None,
 ) -> Path:
     """Write a random Llama and its tokenizer, as ``from_pretrained`` and vLLM read them.
 
@@ -90,6 +96,7 @@ def make_model(
         hidden: Width, a multiple of 64.
         layers: Number of layers.
         seed: Seed of the weights; torch's global generator is left as it was.
+        tokenizer: Another tokenizer than :func:`make_tokenizer`'s.
 
     Returns:
         The folder.
@@ -97,7 +104,7 @@ def make_model(
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = make_tokenizer(units)
+    tokenizer = make_tokenizer(units) if tokenizer is None else tokenizer
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=hidden,

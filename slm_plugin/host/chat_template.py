@@ -114,10 +114,10 @@ def _require_fitting(tokenizer: Any, data_args: Any, active: runtime.Active) -> 
     reason = (
         template_checks.problem_with_end(template, tokenizer, n_known)
         or template_checks.problem_with_answer(template)
-        or template_checks.problem_with_form(template, tokenizer, tokenizer.chat_template)
+        or template_checks.problem_with_form(template, tokenizer, template_checks.OwnForm.of(tokenizer))
     )
     if reason is not None:
-        names = template_checks.fitting(TEMPLATES, tokenizer, tokenizer.chat_template, n_known)
+        names = template_checks.fitting(TEMPLATES, tokenizer, n_known)
         raise _refusal(f"{data_args.template!r} {reason}.", names, tokenizer.chat_template, active)
 
 
@@ -200,7 +200,7 @@ def _fit(tokenizer: Any, template: Any, own: str | None, name: Any, in_history: 
     if active.config.block.check_template:
         from llamafactory.data.template import TEMPLATES
 
-        names = template_checks.fitting(TEMPLATES, tokenizer, own, _embedding_rows(active))
+        names = template_checks.fitting(TEMPLATES, tokenizer, _embedding_rows(active))
         raise _refusal(f"{text}.", [other for other in names if other != name], own, active)
     runtime.say(f"template {text}: prompts at inference differ from those of training")
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from slm_plugin.generation.thought import THOUGHTS
-from slm_plugin.host.template_writing import empty_thought
+from slm_plugin.host.template_writing import empty_thought, fuses_system
 
 _USER, _ANSWER, _NEXT = "Hello", "Fine", "Why"
 _SHOWN = 6
@@ -70,53 +72,95 @@ def problem_with_answer(template: Any) -> str | None:
     return f"puts {head!r} into every answer, where speech stages need the answer alone" if head else None
 
 
-def problem_with_form(template: Any, tokenizer: Any, chat_template: str | None) -> str | None:
+@dataclass(frozen=True)
+class OwnForm:
+    """What a model's own chat template renders.
+
+    Attributes:
+        one: Prompt for one user turn; None if the model has no chat template.
+        several: Prompt for the second of two user turns.
+        failure: Why it cannot render; None if it can.
+    """
+
+    one: str | None = None
+    several: str | None = None
+    failure: str | None = None
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> OwnForm:
+        """Render the conversations that templates are compared by."""
+        if not tokenizer.chat_template:
+            return cls()
+        one = [{"role": "user", "content": _USER}]
+        several = [*one, {"role": "assistant", "content": _ANSWER}, {"role": "user", "content": _NEXT}]
+        try:
+            found = [
+                str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+                for chat in (one, several)
+            ]
+        except Exception as error:
+            return cls(failure=" ".join(str(error).split())[:200])
+        return cls(*found)
+
+
+def problem_with_form(template: Any, tokenizer: Any, own: OwnForm) -> str | None:
     """Return how the turns of a template differ from those of a model's own chat template; None if they agree.
 
-    What a model's own chat template puts in front of the first user turn, such as a date, may differ: that is the
-    system turn. An empty or opened thought at the end of the prompt may differ as well.
+    The text of a system turn that the model's own chat template adds, such as a date, may differ, and so may an empty
+    or opened thought at the end of the prompt.
     """
-    if not chat_template:
+    if own.failure is not None:
+        return f"cannot be compared with the model's own chat template, which fails: {own.failure}"
+    if own.one is None or own.several is None:
         return None
-    one = [{"role": "user", "content": _USER}]
-    several = [*one, {"role": "assistant", "content": _ANSWER}, {"role": "user", "content": _NEXT}]
     first, second = (_text(template.format_user.slots, tokenizer, content) for content in (_USER, _NEXT))
     answer = _text(template.format_assistant.slots, tokenizer, _ANSWER)
-    if empty_thought(template):
-        # families write the empty thought of earlier answers in their own ways
-        answer = answer[answer.index(_ANSWER) :]
-        turns = [(one, first), (several, answer + second)]
-    else:
-        turns = [(one, first), (several, first + answer + second)]
+    # families write the empty thought of earlier answers in their own ways
+    head = "" if empty_thought(template) else first
+    turns = head + answer[answer.index(_ANSWER) if not head else 0 :] + second
     prefix = _text(template.format_prefix.slots, tokenizer, "")
-    begin = tokenizer.bos_token
-    for chat, expected in turns:
-        try:
-            own = str(
-                tokenizer.apply_chat_template(
-                    chat, chat_template=chat_template, tokenize=False, add_generation_prompt=True
-                )
-            )
-        except Exception as error:
-            return f"cannot be compared with the model's own chat template, which fails: {_line(error)}"
-        before = _before(own, expected)
+    # families exist whose turns begin with the token that they call the beginning of a text
+    begin = tokenizer.bos_token if tokenizer.bos_token and tokenizer.bos_token not in first else None
+    for rendered, expected in ((own.one, first), (own.several, turns)):
+        before = _before(rendered, expected)
         if before is None:
-            return f"renders {_quoted(expected)}, but the model's own chat template renders {_quoted(own)}"
-        if prefix not in before or (begin and not prefix and before.startswith(begin)):
+            return f"renders {_quoted(expected)}, but the model's own chat template renders {_quoted(rendered)}"
+        _, _, system = before.partition(prefix) if prefix else ("", "", before)
+        begins = prefix in before and not (begin and not prefix and system.startswith(begin))
+        if expected == first and begins and system:
+            # what follows the beginning is a system turn, in the form of the template
+            opening = _text(template.format_system.slots, tokenizer, "\0").partition("\0")[0]
+            begins = not fuses_system(template) and system.startswith(opening)
+        if not begins:
             return f"begins a prompt with {_quoted(prefix)}, but the model's own chat template with {_quoted(before)}"
     return None
 
 
-def fitting(templates: dict[str, Any], tokenizer: Any, chat_template: str | None, n_known: int | None) -> list[str]:
-    """Return the names of the templates that belong to a model, those whose system turn agrees as well first."""
+def fitting(templates: dict[str, Any], tokenizer: Any, n_known: int | None) -> list[str]:
+    """Return the names of the templates that belong to a model.
+
+    Those for text come before those for images, and those whose system turn is nearer before others.
+
+    Args:
+        templates: LLaMA-Factory's by name.
+        tokenizer: The model's, with its own chat template.
+        n_known: Rows of the model's embeddings; None if that is not known.
+    """
+    own = OwnForm.of(tokenizer)
     found = [
-        (not _same_system(template, tokenizer, chat_template), bool(empty_thought(template)), name)
+        (_needs_processor(template), _distance_of_system(template, tokenizer, own), name)
         for name, template in templates.items()
         if problem_with_end(template, tokenizer, n_known) is None
         and problem_with_answer(template) is None
-        and problem_with_form(template, tokenizer, chat_template) is None
+        and problem_with_form(template, tokenizer, own) is None
     ]
     return [name for _, _, name in sorted(found)]
+
+
+def _needs_processor(template: Any) -> bool:
+    """Tell whether LLaMA-Factory refuses a template on a model of text alone."""
+    plugin = template.mm_plugin
+    return any(getattr(plugin, f"{kind}_token", None) for kind in ("image", "video", "audio"))
 
 
 def advice(names: Sequence[str], has_own: bool) -> str:
@@ -133,15 +177,15 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
-def _same_system(template: Any, tokenizer: Any, chat_template: str | None) -> bool:
-    if not chat_template:
-        return True
-    prefix = _text(template.format_prefix.slots, tokenizer, "")
+def _distance_of_system(template: Any, tokenizer: Any, own: OwnForm) -> float:
+    """Return how far a template's default system turn is from the model's own: 0 for the same text, 1 at most."""
+    if own.one is None:
+        return 0.0
+    ours = _text(template.format_prefix.slots, tokenizer, "")
     if template.default_system:
-        prefix += _text(template.format_system.slots, tokenizer, template.default_system)
-    chat = [{"role": "user", "content": _USER}]
-    own = tokenizer.apply_chat_template(chat, chat_template=chat_template, tokenize=False, add_generation_prompt=True)
-    return _before(str(own), _text(template.format_user.slots, tokenizer, _USER)) == prefix
+        ours += _text(template.format_system.slots, tokenizer, template.default_system)
+    before = _before(own.one, _text(template.format_user.slots, tokenizer, _USER)) or ""
+    return 1 - difflib.SequenceMatcher(None, ours, before, autojunk=False).ratio()
 
 
 def _before(own: str, expected: str) -> str | None:
@@ -149,13 +193,11 @@ def _before(own: str, expected: str) -> str | None:
     if own.endswith(expected):
         return own.removesuffix(expected)
     for begin, end in THOUGHTS:
-        at = own.rfind(begin)
-        empty = own[at:].removeprefix(begin).strip() if at >= 0 else ""
-        if at >= 0 and empty in ("", end) and own[:at].rstrip("\n").endswith(expected.rstrip("\n")):
-            rest = own[:at]
-            return (rest if rest.endswith(expected) else rest.rstrip("\n")).removesuffix(
-                expected if rest.endswith(expected) else expected.rstrip("\n")
-            )
+        head, thought, rest = own.rpartition(begin)
+        if thought and rest.strip() in ("", end):
+            for text in (head, head.rstrip("\n")):
+                if text.endswith(expected):
+                    return text.removesuffix(expected)
     return None
 
 
@@ -174,7 +216,3 @@ def _text(slots: Sequence[Any], tokenizer: Any, content: str) -> str:
 
 def _quoted(text: str) -> str:
     return repr(text if len(text) <= 160 else f"...{text[-160:]}")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
