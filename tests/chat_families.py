@@ -58,6 +58,10 @@ _PHI_4 = (
     "{{ '<|im_start|>' + message['role'] + '<|im_sep|>' + message['content'] + '<|im_end|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant<|im_sep|>' }}{% endif %}"
 )
+_PHI_4_MINI = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
 
 
 def _with_default(system: str) -> str:
@@ -132,6 +136,14 @@ FAMILIES = (
     Family("Gemma 3", "gemma3", _GEMMA_3, ("<start_of_turn>", "<end_of_turn>", "<eos>"), "<eos>", "<bos>", False),
     Family("Mistral", "mistral", _MISTRAL, ("[INST]", "[/INST]", "</s>"), "</s>", "<s>", False),
     Family("Phi 3", "phi", _PHI_3, ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>"), "<|end|>", "<s>", False),
+    Family(
+        "Phi 4 mini",
+        "phi4_mini",
+        _PHI_4_MINI,
+        ("<|user|>", "<|assistant|>", "<|system|>", "<|end|>", "<|tool|>", "<|/tool|>"),
+        "<|end|>",
+        changed=False,
+    ),
     Family("Phi 4", "phi4", _PHI_4, (*_TURNS, "<|im_sep|>"), "<|im_end|>", changed=False),
 )
 BY_NAME = {family.name: family for family in FAMILIES}

@@ -8,7 +8,7 @@ thoughts. A model may write one all the same. This filter is the only place that
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -40,7 +40,8 @@ class ThoughtFilter:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._state: Literal["start", "inside", "behind", "through"] = "start"
+        # start, inside (a thought), behind (it), through
+        self._state = "start"
         self._pending: list[int] = []
         self._end = ""
 

@@ -125,7 +125,7 @@ def _refusal(text: str, names: list[str], chat_template: str | None, active: run
     advice = template_checks.advice(names, bool(chat_template))
     where = active.where.removesuffix("slm")
     return ConfigError(
-        [Problem(f"{where}template", f"{text} {advice}. slm.check_template: false trains all the same.")]
+        [Problem(f"{where}template", f"{text} {advice}. slm.check_template: false goes on all the same.")]
     )
 
 

@@ -66,3 +66,22 @@ def test_a_long_thought_is_removed_token_by_token(tokenizers):
     tokenizer = tokenizers["special"]
     ids = tokenizer.encode("<think>\n" + "the cat sat " * 200 + "</think>\n\nhello", add_special_tokens=False)
     assert tokenizer.decode(fed(tokenizer, ids, 1)) == "hello"
+
+
+def test_generators_of_evaluation_answer_without_the_thought(tokenizers):
+    from slm_plugin.eval.generator import EngineGenerator
+    from slm_plugin.generation.model import Speaker
+    from slm_plugin.generation.protocol import Answer
+
+    tokenizer = tokenizers["special"]
+
+    class Thinking:
+        name = "thinking"
+
+        def generate(self, prompts, sampling):
+            ids = tokenizer.encode("<think>\n\n</think>\n\nhello\n\nworld", add_special_tokens=False)
+            return [Answer(tuple(ids), finished=True) for _ in prompts]
+
+    generator = EngineGenerator(Speaker(tokenizer), Thinking())
+    # what spoken_qa splits into the question that was heard and the answer
+    assert generator.answer(["<|1|>"], 8) == ["hello\n\nworld"]

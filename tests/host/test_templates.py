@@ -390,3 +390,28 @@ def test_evaluation_and_serving_refuse_a_tokenizer_of_another_form(trained, tmp_
     tokenizer.save_pretrained(model)
     with pytest.raises(WeightsError, match="was trained with template 'qwen3', but the tokenizer in"):
         load_speaker(model, None)
+
+
+def test_the_page_on_settings_names_templates_that_fit_and_counts_logits(root):
+    from slm_plugin.host import template_checks
+
+    page = (root / "docs/how-to/choose-settings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([A-Z][^|]*?) \| (`[^|]*`) \| ([\d,]+) \| ([\d.]+) GB \|", page, re.MULTILINE)
+    assert {name for name, *_ in rows} == set(BY_NAME)
+    for name, templates, tokens, gigabytes in rows:
+        tokenizer = BY_NAME[name].tokenizer()
+        assert BY_NAME[name].template in templates
+        assert set(re.findall("`(.+?)`", templates)) <= set(
+            template_checks.fitting(all_templates(), tokenizer, len(tokenizer))
+        )
+        padded = -(-(int(tokens.replace(",", "")) + 10_000) // 64) * 64
+        assert float(gigabytes) == round(12 * 1200 * padded / 1e9, 2), (name, 12 * 1200 * padded / 1e9)
+
+
+def test_numbers_of_the_page_on_settings_are_those_of_the_registry(root):
+    from slm_plugin.host.template_writing import empty_thought
+
+    page = " ".join((root / "docs/how-to/choose-settings.md").read_text(encoding="utf-8").split())
+    assert f"of the {len(all_templates())} templates" in page
+    reasoning = [name for name, template in all_templates().items() if empty_thought(template)]
+    assert f"`gpt_oss` and {len(reasoning) - 4} more" in page
