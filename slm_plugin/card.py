@@ -13,6 +13,7 @@ from typing import Any
 
 from slm_plugin import __version__
 from slm_plugin.errors import DataError, WeightsError
+from slm_plugin.vocabulary import UnitVocabulary
 from slm_plugin.weights.staging import intended
 
 FILE_NAME = "slm.json"
@@ -24,16 +25,57 @@ def read(folder: Path) -> dict[str, Any]:
     """Return the card of a folder; empty where it has none.
 
     Raises:
-        DataError: The file is there but is not JSON.
+        DataError: The file is there but is not JSON, or not a card.
     """
     path = folder / FILE_NAME
     if not path.is_file():
         return {}
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        content: dict[str, Any] = json.loads(path.read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged: {error}.") from None
+    _check_form(content, path)
     return content
+
+
+def units_of(folder: Path) -> dict[str, Any] | None:
+    """Return the unit vocabulary of a folder, ``first_id`` and ``count``: by its card, else by its tokenizer.
+
+    Returns:
+        The record of a card; ``None`` if the folder has no units, or neither card nor tokenizer.
+
+    Raises:
+        DataError: The card is damaged.
+        VocabularyError: The tokenizer has unit tokens whose ids are not one run.
+        WeightsError: The tokenizer cannot be read.
+    """
+    recorded: dict[str, Any] | None = read(folder).get("units")
+    if recorded or not (folder / "tokenizer_config.json").is_file():
+        return recorded
+    from transformers import AutoTokenizer
+
+    try:
+        found = UnitVocabulary.find(AutoTokenizer.from_pretrained(folder))
+    except (OSError, ValueError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise WeightsError(f"the tokenizer in {folder} cannot be read: {text}") from None
+    return None if found is None else {"count": found.count, "first_id": found.first_id, "seed": None, "init": None}
+
+
+def _check_form(content: Any, path: Path) -> None:
+    """Refuse a card that is not a card: adapters come from elsewhere, and their readers index what it holds.
+
+    Raises:
+        DataError: Names the key.
+    """
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is damaged: it holds no object.")
+    for key in ("units", "base", "replay", "versions"):
+        if content.get(key) is not None and not isinstance(content[key], dict):
+            raise DataError(f"{path} is damaged: {key} is no object.")
+    for key, value in (content.get("units") or {}).items():
+        if key in ("count", "first_id") and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise DataError(f"{path} is damaged: units.{key} is no whole number of 0 or more.")
 
 
 def write(folder: Path, content: Mapping[str, Any]) -> None:

@@ -64,8 +64,12 @@ def keys_page() -> str:
     registry = Registry.load(entry_points=False)
     parts = [
         f"# Keys of the `slm:` block\n\n{NOTE}"
-        "The block stands in a LLaMA-Factory YAML beside the host's own keys, or on its command line:"
-        ' `slm.stage=asr`, or `--slm \'{"stage": "asr"}\'`. Unknown keys are refused.\n',
+        "The block stands in a LLaMA-Factory YAML beside the host's own keys. The command line changes it, with or"
+        " without a YAML:"
+        ' `--slm \'{"stage": "asr"}\'`. With a YAML there are dotted overrides too: `slm.stage=asr`, and'
+        " for mitigations `slm.mitigations.replay.sources.text=0.2`. Keys of `--slm` replace those of the YAML one by"
+        " one, but its list of mitigations as a whole. `torchrun` splits arguments at blanks; the JSON is joined"
+        " again, with one blank for several in a row. Unknown keys are refused.\n",
         _table("slm", SlmBlock),
         _table("slm.units", UnitsConfig),
         _table("slm.merge", MergeBlock),

@@ -62,7 +62,7 @@ async def _events(service: Service, job: Job, ids: list[int]) -> AsyncGenerator[
                 if finished:
                     speaker.complete()
                 if samples := speaker.take():
-                    yield Sound(samples)
+                    yield Sound(samples, speaker.n_spoken)
         yield text.end()
     finally:
         # cancelled again while it closes its connection, the reader would leave the engine at work

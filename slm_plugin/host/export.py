@@ -17,6 +17,7 @@ from slm_plugin.host.chat_template import require_written
 from slm_plugin.host.merge import export_merged
 from slm_plugin.weights.checkpoint import Checkpoint, count_not_finite
 from slm_plugin.weights.staging import not_written, publish, writing_error
+from slm_plugin.weights.tied import untie_differing
 
 
 def patch(tuner: Any) -> None:
@@ -80,10 +81,17 @@ def _finish(active: runtime.Active) -> None:
     card.write(partial, content)
     require_written(partial, active)
     _require_finite(partial, folder)
+    _untie(partial)
     publish(partial, folder)
     n_units = active.vocabulary.count if active.vocabulary else 0
     runtime.say(f"exported {folder}: {n_units} units, adapters: {', '.join(adapters) or 'none'}")
     active.hooks.hook.slm_export(export_dir=folder)
+
+
+def _untie(partial: Path) -> None:
+    """Say ``tie_word_embeddings: false`` of a model whose embeddings and head were trained apart."""
+    if any(partial.glob("model*.safetensors")) and untie_differing(partial):
+        runtime.say("embeddings and head differ after training: the export says tie_word_embeddings: false.")
 
 
 def _require_finite(partial: Path, folder: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import pluggy
 
 from slm_plugin.config import SlmConfig
+from slm_plugin.data.planned import RowPlan
 from slm_plugin.errors import SlmError
 from slm_plugin.plugins import Registry, stage_manager
 from slm_plugin.records import StageRun
@@ -30,7 +31,11 @@ class Active:
     Attributes:
         config: The parsed block.
         hooks: Manager with the stage and mitigations of the block.
+        tokenizer: The tokenizer that the host trains with, once it is loaded.
         vocabulary: Unit tokens of the tokenizer, once it is loaded; None without units.
+        new_tokens: Ids of the tokens that this run added to the tokenizer; empty if it had all of them.
+        host_tokens: Ids of the tokens that the host added before, for ``add_tokens`` and ``add_special_tokens``.
+        promises_units: Whether the block itself, rather than an adapter's card, says that unit rows train.
         seed: The host's training seed.
         output_dir: Where the host writes.
         process_index: Rank of this process.
@@ -39,14 +44,21 @@ class Active:
         factors: Discount by adapter folder; empty where there is none.
         model_args: The host's model arguments.
         data_args: The host's data arguments.
+        keeps_order: Whether the host visits the training rows in the order they have.
+        trains: Whether this is a training or a prediction, and not chat, api or export.
+        shows_units: Whether units stay in text from which special tokens are left out.
+        row_plan: Which rows of the source that is being loaded to tokenise; None for all of them.
         staged_export: Where the host writes the export under way, and where that goes when all of it is there.
         where: File and key of the block, for messages.
-        trains: Whether this run trains; otherwise it exports, chats or evaluates.
     """
 
     config: SlmConfig
     hooks: pluggy.PluginManager
+    tokenizer: Any = None
     vocabulary: UnitVocabulary | None = None
+    new_tokens: range = range(0)
+    host_tokens: range = range(0)
+    promises_units: bool = False
     seed: int = 0
     output_dir: Path = Path()
     process_index: int = 0
@@ -55,9 +67,12 @@ class Active:
     factors: dict[str, float] = field(default_factory=dict)
     model_args: Any = None
     data_args: Any = None
+    keeps_order: bool = False
+    trains: bool = False
+    shows_units: bool = False
+    row_plan: RowPlan | None = None
     staged_export: tuple[Path, Path] | None = None
     where: str = "slm"
-    trains: bool = False
 
     @property
     def run(self) -> StageRun:

@@ -30,18 +30,35 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
             "DataArguments.interleave_probs",
             "DataArguments.mask_history",
             "DataArguments.max_samples",
+            "DataArguments.neat_packing",
+            "DataArguments.overwrite_cache",
             "DataArguments.packing",
             "DataArguments.preserve_thinking",
+            "DataArguments.preprocessing_num_workers",
             "DataArguments.streaming",
             "DataArguments.template",
             "DataArguments.tokenized_path",
             "DataArguments.tool_format",
+            "DataArguments.train_on_prompt",
             "DataArguments.val_size",
         )
     ),
     "llamafactory.hparams.finetuning_args": dict.fromkeys(
-        ("FinetuningArguments.additional_target", "FinetuningArguments.create_new_adapter")
+        (
+            "FinetuningArguments.additional_target",
+            "FinetuningArguments.create_new_adapter",
+            "FinetuningArguments.disable_shuffling",
+            "FinetuningArguments.finetuning_type",
+            "FinetuningArguments.freeze_extra_modules",
+            "FinetuningArguments.lora_target",
+            "FinetuningArguments.pissa_init",
+            "FinetuningArguments.pure_bf16",
+            "FinetuningArguments.ref_model",
+            "FinetuningArguments.use_asft_loss",
+            "FinetuningArguments.use_badam",
+        )
     ),
+    "llamafactory.hparams.generating_args": dict.fromkeys(("GeneratingArguments.skip_special_tokens",)),
     "llamafactory.hparams.model_args": dict.fromkeys(
         (
             "ModelArguments.adapter_folder",
@@ -54,6 +71,7 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
             "ModelArguments.infer_dtype",
             "ModelArguments.model_name_or_path",
             "ModelArguments.model_revision",
+            "ModelArguments.quantization_bit",
             "ModelArguments.resize_vocab",
             "ModelArguments.trust_remote_code",
         )
@@ -70,8 +88,12 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
     "llamafactory.data.converter": {
         "DatasetConverter": ("dataset_attr", "data_args"),
         "register_dataset_converter": ("name", "dataset_converter"),
+        "align_dataset": ("dataset", "dataset_attr", "data_args", "training_args"),
     },
     "llamafactory.data.loader": {
+        "get_dataset_list": ("dataset_names", "dataset_dir"),
+        "_get_merged_dataset": ("dataset_names", "model_args", "data_args", "training_args", "stage", "return_dict"),
+        "_get_dataset_processor": ("data_args", "stage", "template", "tokenizer", "processor", "do_generate"),
         "_get_preprocessed_dataset": (
             "dataset",
             "data_args",
@@ -97,6 +119,7 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
     },
     "llamafactory.model.adapter": {
         "LoraConfig": None,
+        "init_adapter": ("config", "model", "model_args", "finetuning_args", "is_trainable"),
         "_setup_lora_tuning": (
             "config",
             "model",
@@ -108,6 +131,8 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
     },
     "llamafactory.train.sft.workflow": {
         "CustomSeq2SeqTrainer": None,
+        "CustomSeq2SeqTrainer.compute_loss": ("self", "model", "inputs", "args", "kwargs"),
+        "CustomSeq2SeqTrainer.save_predictions": ("self", "dataset", "predict_results", "skip_special_tokens"),
         "get_dataset": (
             "template",
             "model_args",

@@ -40,8 +40,8 @@ def describe(step: Step, outputs: Iterable[Path], started: datetime) -> dict[str
         "versions": card.versions(),
         "code": code_digits(),
         "outputs": {str(path): _digits(path) for path in outputs},
-        "started": started.isoformat(timespec="seconds"),
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started": started.isoformat(timespec="milliseconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
 
 

@@ -36,7 +36,8 @@ def schema(kind: str, codec: Codec) -> pa.Schema:
         return pa.schema({"id": pa.string(), **texts, "speaker": pa.string(), **_SHARED})
     question = {"question_text": pa.string(), **_speech_columns("question_", unit, codec.folds_runs)}
     answer = {"answer_text": pa.string(), **_speech_columns("answer_", unit, codec.folds_runs)}
-    return pa.schema({"id": pa.string(), **question, **answer, "speaker": pa.string(), **_SHARED})
+    short = {"answer": pa.string(), "answers": pa.list_(pa.string())}
+    return pa.schema({"id": pa.string(), **question, **answer, **short, "speaker": pa.string(), **_SHARED})
 
 
 _SHARED = {"language": pa.string(), "flags": pa.list_(pa.string())}

@@ -15,6 +15,7 @@ from typing import Any
 from slm_plugin.alignment.known import EvenAligner, SourceAligner
 from slm_plugin.alignment.protocol import Alignment
 from slm_plugin.errors import AlignmentError, DataError, EngineError
+from slm_plugin.eval.match import matches
 from slm_plugin.plugins import Registry
 from slm_plugin.prepare.corpora.protocol import ChatItem, Item, SpokenItem, Unusable
 from slm_plugin.prepare.job import Job, make_job
@@ -28,7 +29,12 @@ from slm_plugin.speech.policy import FLAGS
 from slm_plugin.speech.protocol import encode_batch
 
 EVEN = "even"
-ROW_FLAGS = {**FLAGS, EVEN: "has word times that were guessed from the number of characters"}
+NOT_SPOKEN = "answer_not_spoken"
+ROW_FLAGS = {
+    **FLAGS,
+    EVEN: "has word times that were guessed from the number of characters",
+    NOT_SPOKEN: "has a short answer that its spoken answer does not contain",
+}
 """What is noted about a row, by name."""
 
 
@@ -177,7 +183,10 @@ class Worker:
             )
             flags = sorted({*question.pop("flags"), *answer.pop("flags")})
             speaker = f"{ready[0].speaker} > {ready[1].speaker}"
-            row = {**question, **answer, "speaker": speaker, "language": item.language, "flags": flags}
+            if item.short and not matches(item.answer, item.short, "contains"):
+                flags = sorted({*flags, NOT_SPOKEN})
+            short = {"answer": next(iter(item.short), None), "answers": list(item.short) if item.short[1:] else None}
+            row = {**question, **answer, **short, "speaker": speaker, "language": item.language, "flags": flags}
         else:
             assert isinstance(item, SpokenItem)
             row = self._columns(item.name, "", ready[0], units[0])

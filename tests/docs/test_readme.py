@@ -87,9 +87,11 @@ def test_every_make_target_that_is_named_exists(readme: str, root: Path):
 
 
 def test_every_verb_of_the_command_that_is_named_exists(readme: str):
+    from typer.main import get_command
+
     from slm_plugin.cli import make_app
 
-    known = {command.name for command in make_app().registered_commands}
+    known = set(get_command(make_app()).commands)
     named = set(re.findall(r"\bslm ([a-z]+) (?:--|[A-Z]|\S+/)", readme))
     assert {"run", "serve"} <= named <= known
 
