@@ -85,6 +85,10 @@ class SlmBlock(Strict):
     them, or ``cut`` them where a word ends. A prompt is only cut with its answer, in rows that tell which units
     are which word's; other rows that do not fit are dropped. Both are counted."""
 
+    check_template: bool = True
+    """Whether a run is refused if ``template`` does not belong to the model, differs from the one of an earlier
+    stage, or cannot be written as the chat template of an export. ``false`` goes on with a line in the log."""
+
     @field_validator("mitigations", mode="before")
     @classmethod
     def _names(cls, value: Any) -> Any:

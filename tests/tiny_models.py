@@ -87,6 +87,7 @@ def make_model(
     hidden: int = 64,
     layers: int = 2,
     seed: int = 0,
+    tokenizer: Any = None,
     padding: int = 0,
 ) -> Path:
     """Write a random Llama and its tokenizer, as ``from_pretrained`` and vLLM read them.
@@ -98,6 +99,7 @@ def make_model(
         hidden: Width, a multiple of 64.
         layers: Number of layers.
         seed: Seed of the weights; torch's global generator is left as it was.
+        tokenizer: Another tokenizer than :func:`make_tokenizer`'s.
         padding: Rows of embeddings and head behind the last token, each filled with :data:`PADDING_VALUE`.
 
     Returns:
@@ -106,7 +108,7 @@ def make_model(
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = make_tokenizer(units)
+    tokenizer = make_tokenizer(units) if tokenizer is None else tokenizer
     config = LlamaConfig(
         vocab_size=len(tokenizer) + padding,
         hidden_size=hidden,

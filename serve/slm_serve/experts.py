@@ -17,6 +17,7 @@ import httpx
 from slm_plugin.adapters.lora import CONFIG_FILE, load_config
 from slm_plugin.adapters.serving import MAX_RANK, refusals
 from slm_plugin.errors import EngineError, SlmError
+from slm_plugin.generation.chat_form import differing
 from slm_serve.backends.experts import SEPARATOR, ExpertBackend
 from slm_serve.errors import RefusedError
 from slm_serve.ops.metrics import Metrics
@@ -230,7 +231,8 @@ class Shelf:
     def _copy_and_check(self, folder: Path, copy: Path) -> list[str]:
         _remove(copy)
         shutil.copytree(folder, copy)
-        return refusals(copy, self._base)
+        other_form = differing({str(folder): copy, str(self._base): self._base})
+        return [*refusals(copy, self._base), *([other_form] if other_form else [])]
 
     async def _clear(self) -> None:
         """Let go of versions that no answer needs any more."""

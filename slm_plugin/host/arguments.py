@@ -108,6 +108,7 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str, promises_unit
     active.data_args = data_args = by_name["DataArguments"]
     finetuning = by_name["FinetuningArguments"]
     training = by_name.get("TrainingArguments")
+    active.where = where
     problems = _model_problems(active, where) + lora_scale.put_in_force(active, training is not None, where)
     if config.block.train_units == "rows" and training is not None and finetuning.finetuning_type != "lora":
         text = f"rows needs finetuning_type: lora, got {finetuning.finetuning_type}. Use modules, or train by LoRA."

@@ -10,8 +10,9 @@ from typing import Any
 
 from slm_plugin import card
 from slm_plugin.errors import WeightsError
+from slm_plugin.generation import chat_form
 from slm_plugin.host import runtime
-from slm_plugin.host.chat_template import write_training_template
+from slm_plugin.host.chat_template import require_written
 from slm_plugin.host.merge import export_merged
 from slm_plugin.weights.checkpoint import Checkpoint, count_not_finite
 from slm_plugin.weights.staging import discard, not_written, publish, writing_error
@@ -74,10 +75,10 @@ def _finish(active: runtime.Active) -> None:
         "units": active.unit_record(),
         "base": {"path": base, "fingerprint": card.fingerprint(Path(base))},
         "adapters": adapters,
-        **{key: active.facts[key] for key in ("lora_scale", "scaled_modules") if key in active.facts},
+        **{key: active.facts[key] for key in (chat_form.KEY, "lora_scale", "scaled_modules") if key in active.facts},
     }
     card.write(partial, content)
-    write_training_template(partial, active.data_args)
+    require_written(partial, active)
     _require_finite(partial, folder)
     _untie(partial)
     publish(partial, folder)

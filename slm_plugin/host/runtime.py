@@ -49,6 +49,7 @@ class Active:
         shows_units: Whether units stay in text from which special tokens are left out.
         row_plan: Which rows of the source that is being loaded to tokenise; None for all of them.
         staged_export: Where the host writes the export under way, and where that goes when all of it is there.
+        where: File and key of the block, for messages.
     """
 
     config: SlmConfig
@@ -71,6 +72,7 @@ class Active:
     shows_units: bool = False
     row_plan: RowPlan | None = None
     staged_export: tuple[Path, Path] | None = None
+    where: str = "slm"
 
     @property
     def run(self) -> StageRun:
@@ -84,6 +86,11 @@ class Active:
             unit_count=self.vocabulary.count if self.vocabulary else 0,
             facts=dict(self.facts),
         )
+
+    @property
+    def adapters(self) -> list[str]:
+        """Folders of the adapters that this run starts from, in order."""
+        return [str(path) for path in self.model_args.adapter_name_or_path or []]
 
     def unit_record(self) -> dict[str, Any] | None:
         """Return the unit vocabulary as ``slm.json`` records it; None without units."""

@@ -141,7 +141,8 @@ class _Job:
         return {renamed[name]: [_plain(row[name]) for row in batch] for name in kept} | ours
 
     def _columns(self, written: Sequence[Answer | None]) -> dict[str, list[Any]]:
-        texts = [self.speaker.text(answer.ids) if answer is not None else "" for answer in written]
+        said = [self.speaker.answer(answer.ids) if answer is not None else () for answer in written]
+        texts = [self.speaker.text(ids) for ids in said]
         parts = [split_answer(text) for text in texts]
         units = [text_to_units(text) for text in texts]
         columns: dict[str, list[Any]] = {

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from slm_plugin import card
+from slm_plugin.generation import chat_form
 from slm_plugin.merge.plan import MergePlan
 from slm_plugin.merge.sources import Source, Sources
 from slm_plugin.merge.vocabulary import Vocabulary
@@ -40,7 +41,9 @@ def write_files(folder: Path, plan: MergePlan, sources: Sources, vocabulary: Voc
 def card_content(plan: MergePlan, sources: Sources, donor: Source) -> dict[str, Any]:
     """Return what ``slm.json`` says of a merged model."""
     base = plan.base_model or sources.members[0].model
+    forms = [found for source in sources.members if (found := chat_form.recorded(source.path))]
     return {
+        **({chat_form.KEY: forms[0]} if forms else {}),
         "units": None if donor.tokenizer is None else card.units_of(donor.tokenizer),
         "base": {"path": str(base), "fingerprint": card.fingerprint(base)},
         "merge": {

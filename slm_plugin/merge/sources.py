@@ -15,6 +15,7 @@ from slm_plugin.adapters.check import require_same_fingerprint
 from slm_plugin.adapters.folded import FoldedCheckpoint
 from slm_plugin.adapters.lora import CONFIG_FILE, LoraAdapter
 from slm_plugin.errors import SlmError, WeightsError
+from slm_plugin.generation import chat_form
 from slm_plugin.merge.plan import MergePlan
 from slm_plugin.weights.checkpoint import Checkpoint, WeightSource, count_not_finite
 
@@ -122,6 +123,8 @@ def open_sources(plan: MergePlan) -> Sources:
     compared = [*([base] if base is not None and uses_base else []), *found]
     for source in compared[1:]:
         problems += _differences(compared[0], source)
+    other_form = chat_form.differing({str(source.path): source.path for source in found})
+    problems += [other_form] if other_form else []
     fail(problems)
     return Sources(tuple(found), base if uses_base else None)
 
