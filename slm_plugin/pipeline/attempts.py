@@ -254,7 +254,7 @@ def _is_worth(path: Path, origin: Origin, kind: Kind) -> bool:
     if origin == "finished":
         # an export and its scores are made again from what was trained in minutes
         return kind == "train" or (kind == "command" and _is_costly(path))
-    return kind == "train" and (checkpoints.last(path) is not None or checkpoints.is_result(path))
+    return kind == "train" and (checkpoints.has_any(path) or checkpoints.is_result(path))
 
 
 def _is_costly(path: Path) -> bool:

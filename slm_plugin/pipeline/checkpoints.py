@@ -49,6 +49,11 @@ def is_complete(folder: Path, step: int) -> bool:
     return state is not None and state.get("global_step") == step and _has_weights(folder) and _has_optimizer(folder)
 
 
+def has_any(output_dir: Path) -> bool:
+    """Tell whether there is a checkpoint with weights, whether or not it can be resumed from."""
+    return any(_FOLDER.fullmatch(path.name) and _has_weights(path) for path in _folders(output_dir))
+
+
 def is_ended(output_dir: Path, card: str | None) -> bool:
     """Tell whether a training has written everything that it writes.
 

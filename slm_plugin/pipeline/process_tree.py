@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 POLL_SECONDS = 0.5
 QUIET_SECONDS = 2.0
-"""How long what a command left behind has to end by itself."""
+"""How long what a command left behind has to end by itself; no time if it left nothing."""
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -34,7 +34,7 @@ def main(grace: float, words: list[str]) -> NoReturn:
         words: The command line.
     """
     parent = os.getppid()
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    adopt()
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     tree = _Tree(_start(words, before))
@@ -47,14 +47,33 @@ def main(grace: float, words: list[str]) -> NoReturn:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(tree.child, signal.SIGTERM)
         tree.wait(grace, lambda: tree.status is not None)
-    else:
-        tree.wait(QUIET_SECONDS)
+    _end(tree, grace)
+    _exit(tree.status or 0)
+
+
+def adopt() -> None:
+    """Let this process adopt every process below it whose parent ends."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def end_rest(grace: float) -> None:
+    """End every process below this one: by itself, by SIGTERM, and then by SIGKILL.
+
+    Args:
+        grace: Seconds between SIGTERM and SIGKILL.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGCHLD,))
+    _end(_Tree(0), grace)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end(tree: _Tree, grace: float) -> None:
+    tree.wait(QUIET_SECONDS)
     tree.signal(signal.SIGTERM)
     tree.wait(grace)
     while not tree.is_empty:
         tree.signal(signal.SIGKILL)
         tree.wait(POLL_SECONDS)
-    _exit(tree.status or 0)
 
 
 class _Tree:
@@ -91,7 +110,7 @@ class _Tree:
 
     def signal(self, number: signal.Signals) -> None:
         """Signal all that are left."""
-        for pid in [] if self.is_empty else descendants(os.getpid()) or [self.child]:
+        for pid in [] if self.is_empty else descendants(os.getpid()) or filter(None, [self.child]):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, number)
 

@@ -24,7 +24,7 @@ from slm_plugin.pipeline.outputs import scores_path as scores_path
 from slm_plugin.pipeline.plan import Pipeline, Step, host_config, needs
 from slm_plugin.pipeline.processes import Child, CommandChild, WarmHost
 from slm_plugin.pipeline.progress import Progress
-from slm_plugin.pipeline.states import State, look, newer_versions, written_by
+from slm_plugin.pipeline.states import State, look, newer_versions, refuse_own_folder, written_by
 
 LOG_TAIL_LINES = 25
 
@@ -112,10 +112,17 @@ class _Run:
         self.warm: WarmHost | None = None
 
     def run(self) -> list[Outcome]:
-        (self.output / "logs").mkdir(parents=True, exist_ok=True)
-        with locked(self.output, self.progress.tell) as lock:
-            self.inherited = (lock,)
-            return self._run()
+        refuse_own_folder(self.pipeline)
+        try:
+            (self.output / "logs").mkdir(parents=True, exist_ok=True)
+            with locked(self.output, self.progress.tell) as lock:
+                self.inherited = (lock,)
+                return self._run()
+        except OSError as error:
+            where = error.filename or self.output
+            raise PipelineError(
+                f"{where} cannot be written ({error.strerror or error}); what is finished stays."
+            ) from None
 
     def _run(self) -> list[Outcome]:
         self._plan()

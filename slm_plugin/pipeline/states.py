@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slm_plugin import card
+from slm_plugin.errors import PipelineError
 from slm_plugin.pipeline import attempts, checkpoints, records
 from slm_plugin.pipeline.digests import Digests
 from slm_plugin.pipeline.fingerprints import Inputs, changes, step_inputs
@@ -75,6 +76,20 @@ def look(pipeline: Pipeline, restart: bool = False, digests: Digests | None = No
 def written_by(pipeline: Pipeline) -> list[Path]:
     """Return what the steps of a pipeline write."""
     return [path for step in pipeline.steps for path in outputs_of(step, Path(pipeline.output))]
+
+
+def refuse_own_folder(pipeline: Pipeline) -> None:
+    """Refuse a step that writes the output folder as a whole: replacing its output would move the records away.
+
+    Raises:
+        PipelineError: Names the step.
+    """
+    output = Path(pipeline.output).resolve()
+    for step in pipeline.steps:
+        for path in outputs_of(step, Path(pipeline.output)):
+            if output.is_relative_to(path.resolve()):
+                text = f"step {step.name} writes {path}, which holds the records of the pipeline in {pipeline.output}"
+                raise PipelineError(f"{text}; let it write a folder or file below that.")
 
 
 def newer_versions(record: records.StepRecord | None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ from slm_plugin import card
 from slm_plugin.cli import make_app
 from slm_plugin.errors import PipelineError
 from slm_plugin.pipeline import attempts, checkpoints, records
+from slm_plugin.weights import durable
 from tiny_models import make_model
 
 
@@ -62,6 +64,32 @@ def test_a_checkpoint_needs_weights_optimizer_and_state(missing: str, world: Wor
     assert not checkpoints.is_complete(folder, 11)
     (folder / missing).unlink()
     assert not checkpoints.is_complete(folder, 10)
+
+
+def test_checkpoints_without_an_optimizer_are_not_resumed_from_but_kept(world: World):
+    world.killed_at(18)
+    Path("out/asr/checkpoint-10/optimizer.pt").unlink()
+    world.run()
+    (aside,) = asides()
+    assert (aside / "checkpoint-10" / "adapter_model.safetensors").is_file()
+    assert world.steps()[18:] == [f"0.1:{n}" for n in range(1, 21)]
+
+
+@pytest.mark.parametrize("output_dir", ["out", "."])
+def test_a_step_that_writes_the_folder_of_the_records_is_refused(output_dir: str, world: World):
+    world.write(output_dir=output_dir)
+    with pytest.raises(PipelineError, match=r"step asr writes \S+, which holds the records of the pipeline in out"):
+        world.run()
+    assert world.steps() == []
+
+
+def test_a_disk_that_takes_nothing_is_one_line(world: World, monkeypatch: pytest.MonkeyPatch):
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(durable, "write_text", full)
+    with pytest.raises(PipelineError, match=r"out/lineage\.json cannot be written \(No space left on device\)"):
+        world.run()
 
 
 def test_with_other_inputs_it_starts_anew_and_the_checkpoints_are_kept_and_reported(world: World):

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from faults.trainings import World, descendants, is_alive, kill, wait_for
 from slm_plugin.errors import PipelineError
@@ -79,6 +80,28 @@ def test_it_ends_with_its_step(world: World):
     world.run()
     assert not is_alive(pid())
     assert Path("out/logs/one.log").read_text() == "started\n"
+
+
+def test_it_ends_with_a_step_of_a_host_that_stays(world: World):
+    package = world.folder / "fake" / "llamafactory"
+    (package / "train").mkdir()
+    (package / "train" / "__init__.py").touch()
+    (package / "train" / "tuner.py").touch()
+    (package / "cli.py").write_text(
+        "import subprocess, sys, os, time\ndef main():\n"
+        "    subprocess.Popen([sys.executable, 'stubborn.py', 'again'], start_new_session=True)\n"
+        "    while not os.path.exists('pid'): time.sleep(0.02)\n"
+        "    os.makedirs('out/asr')\n    open('out/asr/x', 'w').close()\n"
+    )
+    # the next step, with the host still there, looks for the process
+    code = "import os; pid = open('pid').read(); open('seen', 'w').write(str(os.path.exists(f'/proc/{pid}')))"
+    steps = [{"name": "asr", "train": "asr.yaml"}, {"name": "look", "command": ["python", "-c", code]}]
+    world.write(steps=steps)
+    content = yaml.safe_load(Path("pipeline.yaml").read_text())
+    content["environment"]["SLM_PLUGIN_STOP_SECONDS"] = "0.5"
+    Path("pipeline.yaml").write_text(yaml.safe_dump({**content, "warm_host": True}))
+    world.run()
+    assert Path("seen").read_text() == "False"
 
 
 def test_if_whoever_ends_it_is_killed_too_it_is_found_and_named(world: World):

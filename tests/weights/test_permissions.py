@@ -86,6 +86,7 @@ def test_no_permission_is_taken_away_and_no_linked_file_is_touched(tmp_path: Pat
     assert stat.S_IMODE(source.stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 def test_the_untrained_model_of_the_tiny_world_is_too(tmp_path: Path, root: Path):
     command = [sys.executable, "examples/tiny/make_base.py", str(tmp_path / "base")]
     subprocess.run(command, cwd=root, check=True, capture_output=True, umask=0o027)
