@@ -10,6 +10,9 @@ import numpy as np
 from slm_plugin.errors import DataError
 from slm_plugin.host import runtime
 
+_TOKENS = ("input_ids", "chosen_input_ids", "rejected_input_ids")
+"""Columns of token ids: of conversations and texts, or of the two answers of a preference row."""
+
 
 def patch(loader: Any) -> None:
     """Count dropped and over-long rows, and drop the latter where ``long_samples: drop`` asks for it."""
@@ -30,6 +33,11 @@ def patch(loader: Any) -> None:
         args = (dataset, data_args, training_args, stage, template, tokenizer, processor, is_eval)
         if active is None or dataset is None:
             return stock(*args)
+        n_rows = _row_count(dataset)
+        if stage == "pt":
+            # the host takes the first turn of every row, and an empty row has none
+            dataset = dataset.filter(_has_prompt)
+            args = (dataset, *args[1:])
         try:
             result = stock(*args)
         except (StopIteration, IndexError, RuntimeError) as error:
@@ -37,7 +45,7 @@ def patch(loader: Any) -> None:
                 names = ", ".join(data_args.dataset or [])
                 raise DataError(f"data set {names!r} has no usable row.") from None
             raise
-        return _apply_length_rule(dataset, result, data_args, active)
+        return _apply_length_rule(n_rows, dataset, result, data_args, active)
 
     loader._get_preprocessed_dataset = _get_preprocessed_dataset
 
@@ -46,7 +54,15 @@ def _is_empty(dataset: Any) -> bool:
     return hasattr(dataset, "__len__") and len(dataset) == 0
 
 
-def _apply_length_rule(dataset: Any, result: Any, data_args: Any, active: runtime.Active) -> Any:
+def _row_count(dataset: Any) -> int:
+    return len(dataset) if hasattr(dataset, "__len__") else 0
+
+
+def _has_prompt(row: dict[str, Any]) -> bool:
+    return bool(row["_prompt"])
+
+
+def _apply_length_rule(n_rows: int, dataset: Any, result: Any, data_args: Any, active: runtime.Active) -> Any:
     limit, rule = data_args.cutoff_len, active.config.block.long_samples
     names = ", ".join(data_args.dataset or []) or "evaluation"
     if data_args.streaming:
@@ -54,12 +70,12 @@ def _apply_length_rule(dataset: Any, result: Any, data_args: Any, active: runtim
             result = result.filter(functools.partial(_shorter, limit=limit))
         runtime.say(f"{names}: streamed; samples of cutoff_len {limit} tokens or more are {rule}, not counted")
         return result
-    lengths = np.array([len(ids) for ids in result.with_format("arrow")["input_ids"][:]])
+    lengths = _lengths(result)
     long = lengths >= limit
     if rule == "drop" and long.any() and not data_args.packing:
         result = result.select(np.flatnonzero(~long))
-    dropped = 0 if data_args.packing else len(dataset) - len(lengths)
-    parts = [f"{len(result)} of {len(dataset)} rows"]
+    dropped = n_rows - (len(dataset) if data_args.packing else len(lengths))
+    parts = [f"{len(result)} of {n_rows} rows"]
     if dropped:
         parts.append(f"{dropped} dropped as empty or invalid")
     if long.any() and not data_args.packing:
@@ -71,5 +87,12 @@ def _apply_length_rule(dataset: Any, result: Any, data_args: Any, active: runtim
     return result
 
 
+def _lengths(result: Any) -> np.ndarray:
+    """Return the tokens of every row, ``(n_rows,)``; of the longer answer in preference rows."""
+    table = result.with_format("arrow")
+    columns = [name for name in _TOKENS if name in result.column_names]
+    return np.max([[len(ids) for ids in table[name][:]] for name in columns], axis=0)
+
+
 def _shorter(row: dict[str, Any], limit: int) -> bool:
-    return len(row["input_ids"]) < limit
+    return max(len(row[name]) for name in _TOKENS if name in row) < limit

@@ -33,6 +33,10 @@ class AsrStage:
             return None
         return Sample(rows.text(row, "instruction", INSTRUCTION) + units_to_text(units), said)
 
+    def continuous_text(self, row: Mapping[str, Any], unit_count: int) -> str | None:
+        """Return the units alone, ``<|3|><|7|>``; None without units. The words need not be there."""
+        return units_to_text(rows.units(row, self.columns[0], unit_count)) or None
+
 
 @hookimpl
 def slm_register_stages(register: Callable[[str, type], None]) -> None:
