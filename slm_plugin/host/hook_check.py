@@ -71,11 +71,15 @@ def install() -> None:
 
 
 def watch(read_args: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the host's ``read_args``: record whether there is a block, so that a bypassed parser is detected."""
+    """Wrap the host's ``read_args``: record whether there is a block, so that a bypassed parser is detected.
+
+    The block of an earlier run in the same process is no longer in force.
+    """
 
     @functools.wraps(read_args)
     def wrapped(args: Any = None) -> Any:
         raw = read_args(args)
+        runtime.activate(None)
         runtime.set_block_requested(has_block(raw))
         if runtime.block_requested():
             install()

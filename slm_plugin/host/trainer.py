@@ -92,9 +92,11 @@ def with_hooks(stock: Any) -> Any:
             if self.slm is None:
                 return
             self.slm.trainer = weakref.ref(self)
-            if hasattr(self.model, "peft_config"):
+            # a reward model is a value head around the model
+            adapted = getattr(self.model, "pretrained_model", self.model)
+            if hasattr(adapted, "peft_config"):
                 # PEFT's automatic choice writes every embedding matrix three times
-                self.model.save_pretrained = functools.partial(self.model.save_pretrained, save_embedding_layers=False)
+                adapted.save_pretrained = functools.partial(adapted.save_pretrained, save_embedding_layers=False)
             if isinstance(self.train_dataset, MixedDataset):
                 self.add_callback(EpochCallback(self.train_dataset))
                 self.add_callback(SurpriseCallback(self, self.train_dataset))
