@@ -15,7 +15,13 @@ PATCHES = {
     "llamafactory.model.patcher": "slm_plugin.host.embeddings",
     "llamafactory.model.adapter": "slm_plugin.host.adapter",
     "llamafactory.train.sft.workflow": "slm_plugin.host.training",
+    "llamafactory.train.pt.workflow": "slm_plugin.host.training",
+    "llamafactory.train.rm.workflow": "slm_plugin.host.training",
+    "llamafactory.train.kto.workflow": "slm_plugin.host.training",
+    "llamafactory.train.dpo.workflow": "slm_plugin.host.training",
+    "llamafactory.train.dpo.trainer": "slm_plugin.host.training",
     "llamafactory.train.tuner": "slm_plugin.host.export",
+    "llamafactory.v1.config.arg_parser": "slm_plugin.host.workflows",
 }
 """Host module -> module of ours whose ``patch(module)`` runs right after the host's executed."""
 
@@ -31,7 +37,11 @@ def patch_for(name: str) -> Callable[[ModuleType], None] | None:
 
         # a host that differs is left untouched; using the slm block then says what differs
         if not surface.differences(module):
+            from slm_plugin.host import runtime
+
+            before = dict(vars(module))
             import_module(ours).patch(module)
+            runtime.record_patched(module, before)
         elif name == "llamafactory.hparams.parser":
             surface.warn(module)
 

@@ -11,7 +11,17 @@ from typing import Any
 from slm_plugin import card
 from slm_plugin.config import SlmConfig, UnitsConfig, parse_block
 from slm_plugin.errors import ConfigError, DataError, Problem, WeightsError, suggest
-from slm_plugin.host import checks, compatibility, lora_scale, runtime, sampling, shown_units, surface
+from slm_plugin.host import (
+    checks,
+    compatibility,
+    hook_check,
+    lora_scale,
+    runtime,
+    sampling,
+    shown_units,
+    surface,
+    workflows,
+)
 from slm_plugin.host.overrides import with_named_overrides
 from slm_plugin.weights.checkpoint import require_whole
 from slm_plugin.weights.staging import make_partial
@@ -34,9 +44,20 @@ def patch(parser: Any) -> None:
     FinetuningArguments.__qualname__ = stock.__qualname__
     for arguments in (parser._TRAIN_ARGS, parser._INFER_ARGS, parser._EVAL_ARGS):
         arguments[:] = [FinetuningArguments if cls is stock else cls for cls in arguments]
-    parser.read_args = with_named_overrides(parser.read_args)
-    parser.get_train_args = _wrap(parser, parser.get_train_args)
+    parser.read_args = hook_check.watch(with_named_overrides(parser.read_args))
+    parser.get_train_args = _for_training(_wrap(parser, parser.get_train_args), parser)
     parser.get_infer_args = _wrap(parser, parser.get_infer_args)
+
+
+def _for_training(parse_args: Any, parser: Any) -> Any:
+    @functools.wraps(parse_args)
+    def wrapped(args: Any = None) -> Any:
+        raw = parser.read_args(args)
+        if runtime.block_requested():
+            workflows.refuse_other_trainers(raw, _where())
+        return parse_args(args)
+
+    return wrapped
 
 
 def _wrap(parser: Any, parse_args: Any) -> Any:
@@ -46,6 +67,7 @@ def _wrap(parser: Any, parse_args: Any) -> Any:
         parsed = parse_args(given)
         by_name = {type(value).__name__: value for value in parsed}
         finetuning = by_name["FinetuningArguments"]
+        runtime.set_host_stage(finetuning.stage)
         if finetuning.slm is None:
             runtime.activate(None)
             return parsed
@@ -106,8 +128,8 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str, promises_unit
     active.promises_units = promises_units
     active.model_args = by_name["ModelArguments"]
     active.data_args = data_args = by_name["DataArguments"]
-    finetuning = by_name["FinetuningArguments"]
-    training = by_name.get("TrainingArguments")
+    active.finetuning_args = finetuning = by_name["FinetuningArguments"]
+    active.training_args = training = by_name.get("TrainingArguments")
     active.where = where
     problems = _model_problems(active, where) + lora_scale.put_in_force(active, training is not None, where)
     if config.block.train_units == "rows" and training is not None and finetuning.finetuning_type != "lora":
@@ -128,6 +150,7 @@ def _apply(config: SlmConfig, by_name: dict[str, Any], where: str, promises_unit
         active.n_processes = training.world_size
         active.keeps_order = sampling.keeps_order(training, finetuning)
         problems += compatibility.refusals(config.block, by_name, _spot(where))
+        problems += workflows.refusals(active.model_args, data_args, finetuning, config.unit_count > 0, where)
         problems += _missing_sources(active, data_args, where) + checks.refusals(active, by_name, where)
     if problems:
         raise ConfigError(problems)

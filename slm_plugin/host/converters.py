@@ -13,11 +13,12 @@ from typing import Any
 
 import slm_plugin
 from slm_plugin.data import rows
-from slm_plugin.errors import DataError, VocabularyError
-from slm_plugin.host import runtime
+from slm_plugin.errors import ConfigError, DataError, Problem, VocabularyError
+from slm_plugin.host import runtime, workflows
+from slm_plugin.records import Sample
 from slm_plugin.vocabulary import DEFAULT_UNIT_COUNT, special_spellings
 
-PREFIX = "slm_"
+PREFIX = workflows.PREFIX
 
 
 @dataclasses.dataclass
@@ -31,6 +32,7 @@ class StageConverter:
         data_args: The host's data arguments.
         stage: Name of the stage.
         unit_count: Units in the vocabulary.
+        host_stage: LLaMA-Factory's stage; ``pt`` makes one continuous text of a row, any other a conversation.
         spellings: Special tokens of the tokenizer that texts must not become.
         marks_cuts: Whether the places at which a long sample can be cut are noted.
         code: Digest of the stage's code, so that a change of it is not answered from a cache.
@@ -40,6 +42,7 @@ class StageConverter:
     data_args: Any
     stage: str
     unit_count: int
+    host_stage: str = "sft"
     spellings: tuple[str, ...] = ()
     marks_cuts: bool = False
     code: str = ""
@@ -73,7 +76,12 @@ class StageConverter:
 
     def _aligned(self, row: Mapping[str, Any]) -> dict[str, Any]:
         stage = runtime.registry().stages.get(self.stage)()
-        sample = stage.sample(row, self.unit_count)
+        if self.host_stage == "pt":
+            text = stage.continuous_text(row, self.unit_count)
+            # what the host learns in pretraining is the text of the first turn
+            sample = Sample(text, "") if text else None
+        else:
+            sample = stage.sample(row, self.unit_count)
         aligned = {
             "_prompt": [{"role": "user", "content": sample.user}] if sample else [],
             "_response": [{"role": "assistant", "content": sample.assistant}] if sample else [],
@@ -91,12 +99,21 @@ class StageConverter:
 
 
 def make_converter(dataset_attr: Any, data_args: Any, stage: str) -> StageConverter:
-    """Return the converter of one data set, bound to the vocabulary and the tokenizer in force."""
-    active = runtime.active()
+    """Return the converter of one data set, bound to the vocabulary, the tokenizer and the host's stage.
+
+    Raises:
+        ConfigError: The rows of this format have no form in the host's stage.
+    """
+    active, host_stage = runtime.active(), runtime.host_stage()
+    name = str(getattr(dataset_attr, "dataset_name", dataset_attr))
+    workflows.refuse_format(PREFIX + stage, host_stage, name)
+    if host_stage == "pt" and not hasattr(runtime.registry().stages.get(stage)(), "continuous_text"):
+        text = f"the data set {name!r} has formatting: {PREFIX}{stage}, whose stage has no method continuous_text."
+        raise ConfigError([Problem("dataset", f"{text} Use it with stage: sft, or add the method.")])
     count = active.vocabulary.count if active and active.vocabulary else DEFAULT_UNIT_COUNT
     spellings = special_spellings(active.tokenizer) if active and active.tokenizer is not None else ()
-    marks_cuts = active is not None and active.config.block.long_samples == "cut"
-    return StageConverter(dataset_attr, data_args, stage, count, spellings, marks_cuts, _code(stage))
+    marks_cuts = active is not None and active.config.block.long_samples == "cut" and host_stage != "pt"
+    return StageConverter(dataset_attr, data_args, stage, count, host_stage, spellings, marks_cuts, _code(stage))
 
 
 def _code(stage: str) -> str:

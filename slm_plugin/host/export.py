@@ -11,7 +11,7 @@ from typing import Any
 from slm_plugin import card
 from slm_plugin.errors import WeightsError
 from slm_plugin.generation import chat_form
-from slm_plugin.host import runtime
+from slm_plugin.host import hook_check, runtime
 from slm_plugin.host.chat_template import require_written
 from slm_plugin.host.merge import export_merged
 from slm_plugin.weights.checkpoint import Checkpoint, count_not_finite
@@ -38,6 +38,7 @@ def patch(tuner: Any) -> None:
             position += 1
 
     tuner.export_model = export_model
+    tuner._training_function = hook_check.with_final_check(tuner._training_function)
 
 
 def _export(stock: Callable[[Any], None], args: Any) -> None:

@@ -7,11 +7,15 @@ arguments would change the fingerprints of its caches, so it lives here.
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import logging
 import sys
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -44,12 +48,18 @@ class Active:
         factors: Discount by adapter folder; empty where there is none.
         model_args: The host's model arguments.
         data_args: The host's data arguments.
+        finetuning_args: The host's finetuning arguments.
+        training_args: The host's training arguments; None outside training.
         keeps_order: Whether the host visits the training rows in the order they have.
         trains: Whether this is a training or a prediction, and not chat, api or export.
         shows_units: Whether units stay in text from which special tokens are left out.
         row_plan: Which rows of the source that is being loaded to tokenise; None for all of them.
         staged_export: Where the host writes the export under way, and where that goes when all of it is there.
         where: File and key of the block, for messages.
+        calls: Patched functions that the host called since the block was parsed.
+        trainer: Weak reference to the trainer with our hooks, once it is built.
+        train_dataset: The training rows as our wrapper of ``get_dataset`` returned them.
+        hooks_checked: Whether :mod:`slm_plugin.host.hook_check` has run.
     """
 
     config: SlmConfig
@@ -67,12 +77,18 @@ class Active:
     factors: dict[str, float] = field(default_factory=dict)
     model_args: Any = None
     data_args: Any = None
+    finetuning_args: Any = None
+    training_args: Any = None
     keeps_order: bool = False
     trains: bool = False
     shows_units: bool = False
     row_plan: RowPlan | None = None
     staged_export: tuple[Path, Path] | None = None
     where: str = "slm"
+    calls: set[str] = field(default_factory=set)
+    trainer: weakref.ref[Any] | None = None
+    train_dataset: Any = None
+    hooks_checked: bool = False
 
     @property
     def run(self) -> StageRun:
@@ -105,7 +121,13 @@ class Active:
         }
 
 
-_state: dict[str, Any] = {"active": None, "registry": None, "sweep_position": None}
+_state: dict[str, Any] = {
+    "active": None,
+    "registry": None,
+    "sweep_position": None,
+    "block_requested": False,
+    "host_stage": "sft",
+}
 
 
 def active() -> Active | None:
@@ -118,6 +140,53 @@ def activate(config: SlmConfig | None) -> Active | None:
     """Put a parsed block in force, or none."""
     _state["active"] = None if config is None else Active(config, stage_manager(config.instances))
     return active()
+
+
+def block_requested() -> bool:
+    """Tell whether the arguments that the host read last have an ``slm`` key."""
+    found: bool = _state["block_requested"]
+    return found
+
+
+def set_block_requested(requested: bool) -> None:
+    """Record whether the arguments that the host has just read have an ``slm`` key."""
+    _state["block_requested"] = requested
+
+
+def host_stage() -> str:
+    """Return the host's ``stage``, such as ``sft``, of the arguments that were parsed last."""
+    found: str = _state["host_stage"]
+    return found
+
+
+def set_host_stage(stage: str) -> None:
+    """Record the host's ``stage``, with or without a block."""
+    _state["host_stage"] = stage
+
+
+def recorded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Wrap a function so that ``name`` is in :attr:`Active.calls` once it was called."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        in_force = active()
+        if in_force is not None:
+            in_force.calls.add(name)
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+def record_patched(module: ModuleType, before: Mapping[str, Any]) -> None:
+    """Record the calls of every function of a host module that a patch put in place.
+
+    Args:
+        module: The patched module.
+        before: Its names before the patch.
+    """
+    for name, value in list(vars(module).items()):
+        if inspect.isfunction(value) and value is not before.get(name):
+            setattr(module, name, recorded(value, f"{module.__name__}.{name}"))
 
 
 def sweep_position() -> int | None:

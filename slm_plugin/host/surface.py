@@ -1,6 +1,6 @@
-"""Every symbol of LLaMA-Factory that this package uses, with the signature it expects.
+"""Every symbol of LLaMA-Factory that this package uses, with the signatures it expects.
 
-Written for LLaMA-Factory 0.9.5. When the host changes one of them, the message names it and the
+Tested with LLaMA-Factory 0.9.5 and 0.9.6.dev0. If another version changes one of them, the message names it and the
 patches of that module stay off, so that the host itself keeps working.
 """
 
@@ -16,8 +16,17 @@ from typing import Any
 from slm_plugin.errors import HostError
 
 EXPECTED_VERSION = "0.9.5"
+"""The released version, for commands that install one."""
 
-SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
+TESTED_VERSIONS = (EXPECTED_VERSION, "0.9.6.dev0")
+"""Versions that the tests have run with; the second is the development version."""
+
+Parameters = tuple[str, ...] | tuple[tuple[str, ...], ...] | None
+"""Names of a function's parameters; several tuples if versions differ; None if only the presence matters."""
+
+GET_DATASET = ("template", "model_args", "data_args", "training_args", "stage", "tokenizer", "processor")
+
+SURFACE: dict[str, dict[str, Parameters]] = {
     "llamafactory.cli": {"main": ()},
     "llamafactory.hparams.data_args": dict.fromkeys(
         (
@@ -56,6 +65,7 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
             "FinetuningArguments.ref_model",
             "FinetuningArguments.use_asft_loss",
             "FinetuningArguments.use_badam",
+            "FinetuningArguments.stage",
         )
     ),
     "llamafactory.hparams.generating_args": dict.fromkeys(("GeneratingArguments.skip_special_tokens",)),
@@ -74,6 +84,7 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
             "ModelArguments.quantization_bit",
             "ModelArguments.resize_vocab",
             "ModelArguments.trust_remote_code",
+            "ModelArguments.use_unsloth",
         )
     ),
     "llamafactory.hparams.parser": {
@@ -115,7 +126,10 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
     },
     "llamafactory.model.loader": {"patch_tokenizer": ("tokenizer", "model_args")},
     "llamafactory.model.patcher": {
-        "resize_embedding_layer": ("model", "tokenizer", "new_special_tokens_config", "init_special_tokens"),
+        "resize_embedding_layer": (
+            ("model", "tokenizer", "new_special_tokens_config", "init_special_tokens"),  # 0.9.5
+            ("model", "tokenizer", "new_tokens", "new_special_tokens_config", "init_special_tokens"),  # 0.9.6.dev0
+        ),
     },
     "llamafactory.model.adapter": {
         "LoraConfig": None,
@@ -133,21 +147,20 @@ SURFACE: dict[str, dict[str, tuple[str, ...] | None]] = {
         "CustomSeq2SeqTrainer": None,
         "CustomSeq2SeqTrainer.compute_loss": ("self", "model", "inputs", "args", "kwargs"),
         "CustomSeq2SeqTrainer.save_predictions": ("self", "dataset", "predict_results", "skip_special_tokens"),
-        "get_dataset": (
-            "template",
-            "model_args",
-            "data_args",
-            "training_args",
-            "stage",
-            "tokenizer",
-            "processor",
-        ),
+        "get_dataset": GET_DATASET,
     },
+    "llamafactory.train.pt.workflow": {"CustomTrainer": None, "get_dataset": GET_DATASET},
+    "llamafactory.train.rm.workflow": {"PairwiseTrainer": None, "get_dataset": GET_DATASET},
+    "llamafactory.train.kto.workflow": {"CustomKTOTrainer": None, "get_dataset": GET_DATASET},
+    "llamafactory.train.dpo.workflow": {"get_dataset": GET_DATASET},
+    "llamafactory.train.dpo.trainer": {"CustomDPOTrainer": None},
     "llamafactory.train.tuner": {
+        "_training_function": ("config",),
         "export_model": ("args",),
     },
+    "llamafactory.v1.config.arg_parser": {"get_args": ("args",)},
 }
-"""Host module -> symbol, or member or field of a class -> parameter names; None where only its presence matters."""
+"""Host module -> symbol, or member or field of a class -> :data:`Parameters`."""
 
 _ABSENT = object()
 
@@ -161,11 +174,18 @@ def differences(module: ModuleType) -> list[str]:
             found.append(f"{module.__name__}.{symbol} is missing")
         elif parameters is not None:
             actual = tuple(inspect.signature(value).parameters)
-            if actual != parameters:
-                found.append(
-                    f"{module.__name__}.{symbol} takes ({', '.join(actual)}), expected ({', '.join(parameters)})"
-                )
+            accepted = _accepted(parameters)
+            if actual not in accepted:
+                expected = " or ".join(f"({', '.join(names)})" for names in accepted)
+                found.append(f"{module.__name__}.{symbol} takes ({', '.join(actual)}), expected {expected}")
     return found
+
+
+def _accepted(parameters: Parameters) -> list[tuple[str, ...]]:
+    """Return the signatures that are accepted, one for each form of a symbol."""
+    one = tuple(name for name in parameters or () if isinstance(name, str))
+    several = [names for names in parameters or () if not isinstance(names, str)]
+    return several or [one]
 
 
 def _find(module: ModuleType, symbol: str) -> Any:
@@ -219,6 +239,7 @@ def warn(module: ModuleType) -> None:
 
 def _message(found: list[str]) -> str:
     return (
-        f"this slm_plugin is written for LLaMA-Factory {EXPECTED_VERSION}, installed is {installed_version()}:"
+        f"this slm_plugin is written for LLaMA-Factory {' and '.join(TESTED_VERSIONS)},"
+        f" installed is {installed_version()}:"
         f" {'; '.join(found)}."
     )

@@ -25,6 +25,8 @@ _UNLIMITED = 1 << 40
 _WARN_SHARE = 0.05
 _FIRST_WITHOUT_BLANKS = 0x2E80
 """First code point of the scripts that write words without blanks between them."""
+_TOKENS = ("input_ids", "chosen_input_ids", "rejected_input_ids")
+"""Columns of token ids: of conversations and texts, or of the two answers of a preference row."""
 
 
 def patch(loader: Any) -> None:
@@ -47,6 +49,10 @@ def patch(loader: Any) -> None:
         if active is None or dataset is None:
             return stock(dataset, data_args, training_args, stage, template, tokenizer, processor, is_eval)
         name = getattr(dataset, "slm_name", None) or _name(data_args, is_eval)
+        n_rows = len(dataset) if hasattr(dataset, "__len__") else 0
+        if stage == "pt":
+            # the host takes the first turn of every row, and an empty row has none
+            dataset = dataset.filter(_has_prompt)
         try:
             if stage == "sft":
                 generates = bool(training_args.predict_with_generate and is_eval)
@@ -60,7 +66,9 @@ def patch(loader: Any) -> None:
                 among = f" that fits cutoff_len {data_args.cutoff_len}" if data_args.streaming else ""
                 raise DataError(f"data set {name!r} has no usable row{among}.") from None
             raise
-        if stage == "sft" and data_args.packing and not data_args.streaming:
+        if stage != "sft":
+            return _report(n_rows, dataset, result, data_args, active, name)
+        if data_args.packing and not data_args.streaming:
             runtime.say(f"{name}: {len(dataset)} rows packed into {len(result)} sequences")
         return result
 
@@ -305,3 +313,45 @@ def _name(data_args: Any, is_eval: bool) -> str:
 
 def _is_empty(dataset: Any) -> bool:
     return hasattr(dataset, "__len__") and len(dataset) == 0
+
+
+def _has_prompt(row: dict[str, Any]) -> bool:
+    return bool(row["_prompt"])
+
+
+def _report(n_rows: int, dataset: Any, result: Any, data_args: Any, active: runtime.Active, name: str) -> Any:
+    """Count, and drop by ``long_samples``, rows of stages whose rows the host fits itself: texts and preferences."""
+    limit, rule = data_args.cutoff_len, active.config.block.long_samples
+    done = "dropped" if rule == "drop" else "cut by LLaMA-Factory"
+    if data_args.streaming:
+        if rule == "drop":
+            result = result.filter(functools.partial(_shorter, limit=limit))
+        runtime.say(f"{name}: streamed; samples of cutoff_len {limit} tokens or more are {done}, not counted")
+        return result
+    lengths_N = _lengths(result)
+    long_N = lengths_N >= limit
+    if rule == "drop" and long_N.any() and not data_args.packing:
+        result = result.select(np.flatnonzero(~long_N))
+    dropped = n_rows - (len(dataset) if data_args.packing else len(lengths_N))
+    parts = [f"{len(result)} of {n_rows} rows"]
+    if data_args.packing:
+        parts = [f"{len(dataset)} rows packed into {len(result)} sequences"]
+    if dropped:
+        parts.append(f"{dropped} dropped as empty or invalid")
+    if long_N.any() and not data_args.packing:
+        parts.append(f"{int(long_N.sum())} reached cutoff_len {limit} and were {done}")
+    runtime.say(f"{name}: {', '.join(parts)}")
+    if len(result) == 0:
+        raise DataError(f"data set {name!r} has no row shorter than cutoff_len {limit}.")
+    return result
+
+
+def _lengths(result: Any) -> np.ndarray:
+    """Return the tokens of every row, ``(n_rows,)``; of the longer answer in preference rows."""
+    table = result.with_format("arrow")
+    columns = [name for name in _TOKENS if name in result.column_names]
+    return np.max([[len(ids) for ids in table[name][:]] for name in columns], axis=0)
+
+
+def _shorter(row: dict[str, Any], limit: int) -> bool:
+    return max(len(row[name]) for name in _TOKENS if name in row) < limit

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from slm_plugin import card
 from slm_plugin.data.mixing import MixedDataset
 from slm_plugin.data.sourced import SOURCE_COLUMN
-from slm_plugin.host import runtime
+from slm_plugin.host import hook_check, runtime
 from slm_plugin.host.probes import ProbeCallback
 from slm_plugin.host.sampling import sampler_for
 from slm_plugin.host.shown_units import WithUnitsCounted, units_shown
@@ -104,9 +105,12 @@ def with_hooks(stock: Any) -> Any:
             self.slm: Any = runtime.active()
             if self.slm is None:
                 return
-            if hasattr(self.model, "peft_config"):
+            self.slm.trainer = weakref.ref(self)
+            # a reward model is a value head around the model
+            adapted: Any = getattr(self.model, "pretrained_model", self.model)
+            if hasattr(adapted, "peft_config"):
                 # PEFT's automatic choice writes every embedding matrix three times
-                self.model.save_pretrained = functools.partial(self.model.save_pretrained, save_embedding_layers=False)
+                adapted.save_pretrained = functools.partial(adapted.save_pretrained, save_embedding_layers=False)
             if isinstance(self.train_dataset, MixedDataset):
                 self.add_callback(EpochCallback(self.train_dataset))
                 self.add_callback(SurpriseCallback(self, self.train_dataset))
@@ -251,6 +255,7 @@ def with_hooks(stock: Any) -> Any:
                 card.write(Path(self.args.output_dir), self.slm_card)
             self.slm.hooks.hook.slm_stage_end(run=self.slm_run, model=self.model)
 
+    hook_check.record_methods(HookedTrainer)
     HookedTrainer.__name__ = stock.__name__
     HookedTrainer.__qualname__ = stock.__qualname__
     return HookedTrainer

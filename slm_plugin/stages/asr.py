@@ -50,6 +50,10 @@ class AsrStage:
         head = len(rows.text(row, "instruction", INSTRUCTION))
         return [(head + len(units_to_text(units[:n_units])), n_characters) for n_units, n_characters in points]
 
+    def continuous_text(self, row: Mapping[str, Any], unit_count: int) -> str | None:
+        """Return the units alone, ``<|3|><|7|>``; None without units. The words need not be there."""
+        return units_to_text(rows.units(row, self.columns[0], unit_count)) or None
+
 
 @hookimpl
 def slm_register_stages(register: Callable[[str, type], None]) -> None:

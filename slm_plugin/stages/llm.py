@@ -22,6 +22,11 @@ class LlmStage:
             return None
         return Sample(user, assistant)
 
+    def continuous_text(self, row: Mapping[str, Any], unit_count: int) -> str | None:
+        """Return both turns with a blank line between them; None if either is blank."""
+        chat = self.sample(row, unit_count)
+        return f"{chat.user}\n\n{chat.assistant}" if chat else None
+
 
 @hookimpl
 def slm_register_stages(register: Callable[[str, type], None]) -> None:

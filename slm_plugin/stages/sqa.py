@@ -41,6 +41,17 @@ class SqaStage:
             return None
         return Sample(units_to_text(question), SECTION_BREAK.join((heard, answer, spoken)))
 
+    def continuous_text(self, row: Mapping[str, Any], unit_count: int) -> str | None:
+        """Return the units of the question and the interleaved answer; None if either has no unit.
+
+        Example: ``<|3|><|7|>``, a blank line, ``anna<|3|><|7|>``.
+        """
+        question = rows.units(row, self.columns[0], unit_count)
+        spoken = rows.interleaved(row, self.columns[3], unit_count)
+        if not question or not text_to_units(spoken):
+            return None
+        return units_to_text(question) + SECTION_BREAK + spoken
+
 
 @hookimpl
 def slm_register_stages(register: Callable[[str, type], None]) -> None:

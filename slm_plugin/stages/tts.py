@@ -35,6 +35,11 @@ class TtsStage:
         instruction = speaking_instruction(rows.text(row, "instruction", INSTRUCTION))
         return Sample(rows.join(instruction, said), spoken)
 
+    def continuous_text(self, row: Mapping[str, Any], unit_count: int) -> str | None:
+        """Return the words interleaved with their units, ``anna<|3|><|7|>``; None without units."""
+        spoken = rows.interleaved(row, self.columns[1], unit_count)
+        return spoken if text_to_units(spoken) else None
+
 
 def speaking_instruction(instruction: str) -> str:
     """Turn an instruction to repeat into one to speak, keeping its capital.

@@ -31,7 +31,7 @@ def test_another_signature_is_one_line_that_names_expected_and_found(other_host:
         surface.require()
     text = str(caught.value)
     assert "\n" not in text
-    assert text.startswith("this slm_plugin is written for LLaMA-Factory 0.9.5, installed is 0.9.9: ")
+    assert text.startswith("this slm_plugin is written for LLaMA-Factory 0.9.5 and 0.9.6.dev0, installed is 0.9.9: ")
     assert f"{TUNER}.export_model takes (config, device), expected (args)" in text
     assert f"{TUNER}.load_model is missing" in text
 
@@ -54,7 +54,7 @@ def test_a_different_argument_parser_is_reported_on_stderr(
     patch_for(PARSER)(module)
     assert not [name for name in vars(module) if not name.startswith("__")]
     said = capsys.readouterr().err
-    assert said.startswith("slm_plugin is off: this slm_plugin is written for LLaMA-Factory 0.9.5")
+    assert said.startswith("slm_plugin is off: this slm_plugin is written for LLaMA-Factory 0.9.5 and 0.9.6.dev0")
     assert said.count("\n") == 1
 
 
