@@ -132,7 +132,8 @@ def test_the_seeded_rows_of_the_units_are_the_same_on_both_versions_of_the_host(
     released = make_environment()
     subprocess.run([uv, "pip", "install", "--quiet", "--no-deps", "--python", str(released), str(wheel)], check=True)
     code = (
-        "import sys; from pathlib import Path; from host.world import export_config; from tiny_models import make_model\n"
+        "import sys; from pathlib import Path\n"
+        "from host.world import export_config; from tiny_models import make_model\n"
         "from llamafactory.train.tuner import export_model\n"
         "folder = Path(sys.argv[1]); export_model(export_config(make_model(folder / 'llm'), folder / 'base'))\n"
     )
