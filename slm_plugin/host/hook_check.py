@@ -157,7 +157,9 @@ def _trainer_differences(active: runtime.Active, trainer: Any, optimizer: Any) -
 
 
 def _implements(active: runtime.Active, hook: str) -> bool:
-    return bool(getattr(active.hooks.hook, hook).get_hookimpls())
+    """Tell whether an object of the block implements a hook and is not set to its neutral value."""
+    implementations = getattr(active.hooks.hook, hook).get_hookimpls()
+    return any(not getattr(one.plugin, "neutral", False) for one in implementations)
 
 
 def _is_hooked(optimizer: Any) -> bool:

@@ -43,6 +43,11 @@ class L2Anchor:
         self._model: Any = None
         self._anchors: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
+    @property
+    def neutral(self) -> bool:
+        """Whether the penalty is zero by the options alone."""
+        return not self.options.strength
+
     @hookimpl
     def slm_check(self, arguments: Mapping[str, Any]) -> list[str]:
         """Refuse optimizers that leave no moment to add a gradient in."""

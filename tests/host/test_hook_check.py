@@ -131,6 +131,18 @@ def test_a_method_of_our_trainer_that_is_no_longer_called_is_named(
     assert told in refusal(run_host, config(mitigation))
 
 
+def test_a_neutral_mitigation_needs_no_hook(config, run_host, workflow, monkeypatch):
+    monkeypatch.setattr(workflow.CustomSeq2SeqTrainer, "_hook_step", lambda self, optimizer: None)
+    run_host(config({"l2_anchor": {"strength": 0}}))
+
+
+def test_the_function_that_a_ray_worker_runs_has_the_block_and_the_check(config, run_host):
+    from llamafactory.train import tuner
+
+    object.__new__(tuner.Worker)._training_function({"args": config(REPLAY), "callbacks": []})
+    assert runtime.active().hooks_checked
+
+
 def test_a_training_loop_without_callbacks_is_reported_at_its_end(config, run_host, monkeypatch):
     from llamafactory.train import tuner
 
