@@ -266,6 +266,7 @@ def test_the_summary_says_that_steps_ran_at_once_only_if_they_did(folder, regist
         "import pathlib, sys, time\n"
         "pathlib.Path(sys.argv[1]).touch()\n"
         "while not pathlib.Path(sys.argv[2]).exists(): time.sleep(0.01)\n"
+        "time.sleep(0.5)\n"
     )
     together = [
         {"name": mine, "needs": [], "command": ["python", "-c", code, mine, other]}
