@@ -93,7 +93,7 @@ def with_hooks(stock: Any) -> Any:
                 return
             self.slm.trainer = weakref.ref(self)
             # a reward model is a value head around the model
-            adapted = getattr(self.model, "pretrained_model", self.model)
+            adapted: Any = getattr(self.model, "pretrained_model", self.model)
             if hasattr(adapted, "peft_config"):
                 # PEFT's automatic choice writes every embedding matrix three times
                 adapted.save_pretrained = functools.partial(adapted.save_pretrained, save_embedding_layers=False)
