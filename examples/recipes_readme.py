@@ -56,7 +56,7 @@ They are yours to bring, in `data/eval/`, as JSON lines with the columns of the 
 |---|---|---|
 | `text.jsonl` | `input`, `output` (a word or a name that a right answer contains) | `text_qa` |
 | `speech.jsonl` | `discrete_unit`, `transcription`, `interleaf`, `instruction` | `asr_wer`, `tts_*` |
-| `sqa.jsonl` | `input_unit`, `input_pseudo`, `output_pseudo` (a word or two: the answer must equal it) | `sqa` |
+| `sqa.jsonl` | `input_unit`, `input_pseudo`, `answer` (a word or a name that a right answer contains) | `sqa` |
 
 Units must come from the codec that made the training data. Take speech that is not in the training sets, such as
 LibriSpeech's test-clean: rows of the training sets show what was learned by heart.

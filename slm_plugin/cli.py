@@ -4,37 +4,63 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
-from importlib import metadata
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from slm_plugin import __version__
-from slm_plugin.adapters.command import export_check
-from slm_plugin.doctor.command import doctor
 from slm_plugin.errors import PipelineError, SlmError, suggest
-from slm_plugin.experts.command import experts
-from slm_plugin.infer.command import infer
-from slm_plugin.listen.command import units
-from slm_plugin.merge.command import merge_file
-from slm_plugin.prepare.command import prepare_corpus
-from slm_plugin.replay_synthesis.command import make_replay_app
-from slm_plugin.report.command import report
-from slm_plugin.speech.codec_command.app import make_codec_app
-from slm_plugin.text_decoder.command import extract_text
+from slm_plugin.lazy_commands import describe_missing, lazy_group
 
 COMMANDS = "slm_plugin.commands"
 """Entry-point group of further verbs; ``slm serve`` of ``slm_serve`` is one."""
 
+VERBS = {
+    "doctor": "slm_plugin.doctor.command:doctor",
+    "run": "slm_plugin.cli:run_pipeline",
+    "eval": "slm_plugin.cli:evaluate_step",
+    "export-check": "slm_plugin.adapters.command:export_check",
+    "experts": "slm_plugin.experts.command:experts",
+    "infer": "slm_plugin.infer.command:infer",
+    "merge": "slm_plugin.merge.command:merge_file",
+    "extract-text": "slm_plugin.text_decoder.command:extract_text",
+    "prepare": "slm_plugin.prepare.command:prepare_corpus",
+    "report": "slm_plugin.report.command:report",
+    "units": "slm_plugin.listen.command:units",
+    "codec": "slm_plugin.speech.codec_command.app:make_codec_app",
+    "replay": "slm_plugin.replay_synthesis.command:make_replay_app",
+}
+"""Where each verb is; a module is imported when its verb is used, so it must be light at import."""
+
+GROUPS = frozenset({"codec", "replay"})
+"""Verbs that are groups of verbs."""
+
 INTERRUPTED = 130
 
 PipelineFile = Annotated[Path, typer.Argument(metavar="PIPELINE.yaml", help="The pipeline file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="key=value",
+        help="Changes: output=DIR (moves everything that is written), seed=N (of every step that has one), a key of"
+        " the file such as steps.STEP.processes=2, or of the YAML of a step such as steps.STEP.train.max_steps=100.",
+    ),
+]
 
 
 def run_pipeline(
     pipeline: PipelineFile,
+    overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and why, and stop.")] = False,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart",
+            help="Begin interrupted trainings at their first step, and delete outputs that are replaced.",
+        ),
+    ] = False,
     logs: Annotated[
         bool | None,
         typer.Option("--logs/--no-logs", help="Show the steps' logs as they are written; on a terminal unless told."),
@@ -43,24 +69,28 @@ def run_pipeline(
     """Run the steps of a pipeline that are not finished and print its summary."""
     from rich.console import Console
 
+    from slm_plugin.host.keys import check_settings
     from slm_plugin.pipeline import plan, results, runner
     from slm_plugin.pipeline.progress import Progress
     from slm_plugin.plugins import Registry
 
-    loaded = plan.load(pipeline, Registry.load())
+    registry = Registry.load()
+    loaded = plan.load(pipeline, registry, overrides or (), partial(check_settings, registry=registry))
     if dry_run:
-        for intention in runner.intentions(loaded):
+        for intention in runner.intentions(loaded, restart):
             what = f"run: {'; '.join(intention.reasons)}" if intention.reasons else "finished before"
-            typer.echo(f"{intention.name}: {what}")
+            typer.echo(f"{intention.name}: {'; '.join((what, *intention.notes))}")
         return
     console = Console()
     with Progress(console, console.is_terminal if logs is None else logs) as progress:
-        outcomes = runner.run(loaded, pipeline, progress)
+        outcomes = runner.run(loaded, pipeline, progress, restart)
     typer.echo("\n" + results.write_results(loaded, outcomes))
 
 
 def evaluate_step(
-    pipeline: PipelineFile, step: Annotated[str, typer.Option(help="Name of the evaluation step.")]
+    pipeline: PipelineFile,
+    step: Annotated[str, typer.Option(help="Name of the evaluation step.")],
+    overrides: Overrides = None,
 ) -> None:
     """Score the model of one evaluation step with every skill of the pipeline."""
     from slm_plugin.eval.evaluate import evaluate
@@ -70,7 +100,7 @@ def evaluate_step(
     from slm_plugin.plugins import Registry
 
     registry = Registry.load()
-    loaded = plan.load(pipeline, registry)
+    loaded = plan.load(pipeline, registry, overrides or ())
     found = {item.name: item.evaluate for item in loaded.steps if item.evaluate is not None}
     if step not in found:
         raise PipelineError(f"{pipeline} has no evaluation step {step!r}. {suggest(step, found, 'Evaluations')}")
@@ -89,6 +119,7 @@ def make_app() -> typer.Typer:
     """Return the command with every installed verb."""
     app = typer.Typer(
         name="slm",
+        cls=lazy_group(VERBS, GROUPS, COMMANDS),
         help="Train, measure and serve spoken language models on LLaMA-Factory and vLLM.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -100,21 +131,6 @@ def make_app() -> typer.Typer:
             typer.echo(__version__)
             raise typer.Exit
 
-    app.command("doctor")(doctor)
-    app.command("run")(run_pipeline)
-    app.command("eval")(evaluate_step)
-    app.command("export-check")(export_check)
-    app.command("experts")(experts)
-    app.command("infer")(infer)
-    app.command("merge")(merge_file)
-    app.command("extract-text")(extract_text)
-    app.command("prepare")(prepare_corpus)
-    app.command("report")(report)
-    app.add_typer(make_codec_app(), name="codec")
-    app.command("units")(units)
-    app.add_typer(make_replay_app(), name="replay")
-    for entry in sorted(metadata.entry_points(group=COMMANDS), key=lambda found: found.name):
-        app.command(entry.name)(entry.load())
     return app
 
 
@@ -124,6 +140,12 @@ def main() -> None:
         make_app()(standalone_mode=True)
     except SlmError as error:
         sys.stderr.write(f"slm: {type(error).__name__}: {error}\n")
+        sys.exit(2)
+    except ModuleNotFoundError as error:
+        missing = describe_missing(error)
+        if missing is None:
+            raise
+        sys.stderr.write(f"slm: {missing}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("slm: stopped\n")

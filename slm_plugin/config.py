@@ -35,7 +35,7 @@ class UnitsConfig(Strict):
     init: Literal["mean", "covariance"] = "mean"
     """New rows start as the mean of the old ones plus noise: ``mean`` uses the host's, a normal of
     standard deviation 1/sqrt(width); ``covariance`` draws from the old rows' own covariance, shrunk
-    1e-9 (estimated on at most 4,096 rows)."""
+    1e-9 (estimated on at most 4,096 rows). Old rows are those of tokens before the units; padding is none."""
 
     @model_validator(mode="after")
     def _one_size(self) -> UnitsConfig:
@@ -59,7 +59,8 @@ class SlmBlock(Strict):
     """Unit vocabulary. With nothing else, ``llamafactory-cli export`` writes the units base."""
 
     train_units: Literal["modules", "rows"] = "modules"
-    """``modules`` trains embeddings and head in full; ``rows`` only the new unit rows (LoRA only)."""
+    """``modules`` trains embeddings and head in full; ``rows`` only the new unit rows (LoRA only). If other
+    keys, or an adapter that is continued, would train other rows, the run is refused before its first step."""
 
     mitigations: list[dict[str, Any]] = Field(default_factory=list)
     """What keeps earlier skills alive, each as ``name: {options}``; hooks fire in this order."""
@@ -79,8 +80,14 @@ class SlmBlock(Strict):
     probes: dict[str, Any] | None = None
     """Skills that are scored while the stage trains, to the host's loggers. See ``slm.probes``."""
 
-    long_samples: Literal["cut", "drop"] = "cut"
-    """What happens to samples longer than ``cutoff_len``: cut by the host, or dropped. Both are counted."""
+    long_samples: Literal["drop", "cut"] = "drop"
+    """What happens to rows longer than ``cutoff_len``, training, replayed and evaluation rows alike: ``drop``
+    them, or ``cut`` them where a word ends. A prompt is only cut with its answer, in rows that tell which units
+    are which word's; other rows that do not fit are dropped. Both are counted."""
+
+    check_template: bool = True
+    """Whether a run is refused if ``template`` does not belong to the model, differs from the one of an earlier
+    stage, or cannot be written as the chat template of an export. ``false`` goes on with a line in the log."""
 
     @field_validator("mitigations", mode="before")
     @classmethod

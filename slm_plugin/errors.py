@@ -98,16 +98,19 @@ class EngineError(SlmError):
 
     Attributes:
         status: HTTP status to answer with.
+        reached: Whether the engine may have taken the request, so that the request may be what ended it.
     """
 
-    def __init__(self, message: str, status: int = 503) -> None:
+    def __init__(self, message: str, status: int = 503, reached: bool = True) -> None:
         super().__init__(message)
         self.status = status
+        self.reached = reached
 
 
 def suggest(name: object, known: Iterable[str], noun: str = "Known") -> str:
     """Return ``Did you mean 'asr'? Known: asr, sqa, tts.`` for a name that is not among ``known``."""
     names = sorted(known)
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    # the comparison takes quadratic time, and no known name is that long
+    close = difflib.get_close_matches(str(name)[:100], names, n=1, cutoff=0.5)
     hint = f"Did you mean {close[0]!r}? " if close else ""
     return f"{hint}{noun}: {', '.join(names) if names else 'none'}."

@@ -1,14 +1,18 @@
 """Find plugins, fill the registry of what they offer, and make the manager of one stage.
 
-Built-ins come first and use the same door as everybody: :data:`BUILT_INS` names modules that
-implement the register hooks, then follow the entry points of the group ``slm_plugin``.
+Built-ins come first and use the same hooks as every plugin: :data:`BUILT_INS` names modules that
+implement the register hooks, then follow the entry points of the group ``slm_plugin``. The built-ins of a
+kind are imported when something of that kind is first looked up, so that a verb which needs a codec imports no
+probe.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import pluggy
@@ -59,6 +63,19 @@ BUILT_INS = (
 """Modules of this package that register something; a test keeps the list equal to the folders."""
 
 
+FOLDERS = {
+    "slm_plugin.stages.": "stages",
+    "slm_plugin.speech.": "codecs",
+    "slm_plugin.prepare.corpora.": "corpora",
+    "slm_plugin.alignment.": "aligners",
+    "slm_plugin.prepare.voices.": "voices",
+    "slm_plugin.mitigations.": "mitigations",
+    "slm_plugin.merge.": "merges",
+    "slm_plugin.eval.probes.": "probes",
+}
+"""Folder of built-ins -> the one kind of capability that its modules register."""
+
+
 class Catalogue:
     """Names of one kind of capability and what makes each of them.
 
@@ -68,7 +85,27 @@ class Catalogue:
 
     def __init__(self, noun: str) -> None:
         self.noun = noun
-        self._factories: dict[str, Any] = {}
+        self._known: dict[str, Any] = {}
+        self._lock = threading.RLock()
+        self._fill: Callable[[], None] | None = None
+
+    def fill_with(self, fill: Callable[[], None]) -> None:
+        """Set what registers the built-ins; it runs once, before the catalogue is first used."""
+        self._fill = fill
+
+    @property
+    def _factories(self) -> dict[str, Any]:
+        with self._lock:
+            if self._fill is not None:
+                fill, self._fill = self._fill, None
+                try:
+                    fill()
+                except BaseException:
+                    # the next use meets the same error, not an empty catalogue
+                    self._known.clear()
+                    self._fill = fill
+                    raise
+            return self._known
 
     def register(self, name: str, factory: Any) -> None:
         """Announce a name.
@@ -128,32 +165,32 @@ class Registry:
             PluginError: A plugin cannot be imported, implements a hook that does not exist or with
                 arguments that it does not have, or a name is taken.
         """
+        registry = cls()
+        eager = [name for name in BUILT_INS if not name.startswith(tuple(FOLDERS))]
+        for folder, kind in FOLDERS.items():
+            modules = [name for name in BUILT_INS if name.startswith(folder)]
+            registry._catalogue(kind).fill_with(partial(registry._add, modules))
+        # an outsider that takes a built-in's name is the one refused: registering fills the catalogue first
+        registry._add(eager, extra, entry_points)
+        return registry
+
+    def _catalogue(self, kind: str) -> Catalogue:
+        catalogue: Catalogue = getattr(self, kind)
+        return catalogue
+
+    def _add(self, modules: Iterable[str], extra: Iterable[object] = (), entry_points: bool = False) -> None:
+        """Register what modules, plugin objects and installed plugins offer, in that order."""
         manager = pluggy.PluginManager(PROJECT)
         manager.add_hookspecs(RegisterHooks)
         manager.add_hookspecs(StageHooks)
-        plugins: list[object] = [importlib.import_module(name) for name in BUILT_INS]
-        for plugin in [*plugins, *extra]:
+        for plugin in [*map(importlib.import_module, modules), *extra]:
             _register(manager, plugin)
         if entry_points:
             _load_installed(manager)
         _check(manager)
-        registry = cls()
-        # pluggy calls the last registered first; built-ins must be announced first so that an
-        # outsider that takes a built-in's name is the one refused
-        hooks: Mapping[str, Callable[[str, Any], None]] = {
-            "slm_register_stages": registry.stages.register,
-            "slm_register_codecs": registry.codecs.register,
-            "slm_register_corpora": registry.corpora.register,
-            "slm_register_aligners": registry.aligners.register,
-            "slm_register_voices": registry.voices.register,
-            "slm_register_mitigations": registry.mitigations.register,
-            "slm_register_merges": registry.merges.register,
-            "slm_register_probes": registry.probes.register,
-        }
-        for name, register in hooks.items():
-            for implementation in getattr(manager.hook, name).get_hookimpls():
-                implementation.function(register)
-        return registry
+        for kind in fields(self):
+            for implementation in getattr(manager.hook, f"slm_register_{kind.name}").get_hookimpls():
+                implementation.function(self._catalogue(kind.name).register)
 
 
 def stage_manager(instances: Iterable[object]) -> pluggy.PluginManager:

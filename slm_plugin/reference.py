@@ -36,6 +36,7 @@ from slm_plugin.merge.plan import MergeBlock
 from slm_plugin.pipeline import plan
 from slm_plugin.plugins import Registry
 from slm_plugin.prepare import options as prepare_options
+from slm_plugin.prepare.filters import Drop
 from slm_plugin.reference_code import command_page, errors_page, metrics_page
 from slm_plugin.speech.features.settings import FeatureSettings
 from slm_plugin.speech.hubert_settings import HubertKmeansSettings
@@ -64,8 +65,12 @@ def keys_page() -> str:
     registry = Registry.load(entry_points=False)
     parts = [
         f"# Keys of the `slm:` block\n\n{NOTE}"
-        "The block stands in a LLaMA-Factory YAML beside the host's own keys, or on its command line:"
-        ' `slm.stage=asr`, or `--slm \'{"stage": "asr"}\'`. Unknown keys are refused.\n',
+        "The block stands in a LLaMA-Factory YAML beside the host's own keys. The command line changes it, with or"
+        " without a YAML:"
+        ' `--slm \'{"stage": "asr"}\'`. With a YAML there are dotted overrides too: `slm.stage=asr`, and'
+        " for mitigations `slm.mitigations.replay.sources.text=0.2`. Keys of `--slm` replace those of the YAML one by"
+        " one, but its list of mitigations as a whole. `torchrun` splits arguments at blanks; the JSON is joined"
+        " again, with one blank for several in a row. Unknown keys are refused.\n",
         _table("slm", SlmBlock),
         _table("slm.units", UnitsConfig),
         _table("slm.merge", MergeBlock),
@@ -117,7 +122,7 @@ def prepare_page() -> str:
         " arguments, or both. Unknown keys are refused.\n"
     )
     models: dict[str, type[BaseModel]] = {"top level": prepare_options.PrepareOptions}
-    models |= {"interleave": prepare_options.Interleave, "audio": AudioPolicy}
+    models |= {"interleave": prepare_options.Interleave, "audio": AudioPolicy, "drop": Drop}
     parts = [head, *(_table(title, model) for title, model in models.items())]
     for key, catalogue in (("corpus", registry.corpora), ("align", registry.aligners), ("voice", registry.voices)):
         for name in catalogue.names():

@@ -6,7 +6,9 @@ as *special* tokens, so no text that a tokenizer splits ever becomes one by acci
 
 from __future__ import annotations
 
+import functools
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +19,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 DEFAULT_UNIT_COUNT = 10_000
-_UNIT = re.compile(r"<\|(\d+)\|>")
+UNIT_SPELLING = r"<\|(?:0|[1-9][0-9]{0,8})\|>"
+"""Regular expression of the one spelling of a unit: ASCII digits without a leading zero."""
+
+UNIT_FORM = "unit tokens such as <|17|>, written in ASCII digits without a leading zero"
+"""What an error message calls that spelling."""
+
+_UNIT = re.compile(r"<\|(0|[1-9][0-9]{0,8})\|>")
+_UNIT_RUN = re.compile(rf"(?:{UNIT_SPELLING})+")
+# an opened number, or a number that is closed and was never opened, in the digits of any script
+_UNIT_LIKE = re.compile(r"<\s*\|[\s.,_+-]*\d[\d\s.,_+-]*(?:\|\s*>?)?|(?<![^\s|>])\d+\s*\|\s*>")
 
 
 def unit_token(unit: int) -> str:
@@ -31,7 +42,7 @@ def units_to_text(units: Iterable[int]) -> str:
 
 
 def text_to_units(text: str) -> list[int]:
-    """Read every unit token of a text, in order; other text is passed over."""
+    """Read every unit token of a text, in order; other text is skipped."""
     return [int(number) for number in _UNIT.findall(text)]
 
 
@@ -40,13 +51,75 @@ def strip_units(text: str) -> str:
     return _UNIT.sub("", text)
 
 
-def neutralise(text: str) -> str:
-    """Make a user's text safe to tokenise: special-token spelling is broken by a zero-width space.
+def split_units(text: str) -> list[tuple[str, list[int]]]:
+    """Split a text into segments, each the text before a run of units and the units of that run.
 
-    ``<|17|>`` typed by a person must stay the five characters it is, not become unit 17, and
-    ``<|eot_id|>`` must not end the turn. The text looks the same to a reader.
+    Example: ``anna<|3|><|7|> sings`` gives ``[("anna", [3, 7]), (" sings", [])]``.
     """
-    return text.replace("<|", "<\u200b|")
+    segments, start = [], 0
+    for run in _UNIT_RUN.finditer(text):
+        segments.append((text[start : run.start()], text_to_units(run[0])))
+        start = run.end()
+    if start < len(text):
+        segments.append((text[start:], []))
+    return segments
+
+
+def malformed_unit(text: str) -> str | None:
+    """Return the first part of a text that looks like a unit but is not one; None if there is none.
+
+    ``<|01|>``, ``<|-3|>``, ``<|1.5|>``, a number in the digits of another script, full-width brackets and
+    the half of a token that was cut are tokenised as text, so a model would learn to write them.
+    """
+    rest = _UNIT.sub("\n", text)
+    if "|" not in rest and "\uff5c" not in rest:
+        return None
+    found = _UNIT_LIKE.search(unicodedata.normalize("NFKC", rest))
+    return found[0].strip() if found is not None else None
+
+
+def neutralise(text: str, spellings: tuple[str, ...] = ()) -> str:
+    """Make the text of a user or of a data-set row safe to tokenise.
+
+    Special-token spelling is broken by a zero-width space: ``<|17|>`` written by a person must not
+    become unit 17, and ``<|eot_id|>`` must not end the turn. The text looks the same to a reader.
+
+    Args:
+        text: The text.
+        spellings: Special tokens of the tokenizer in another form, from :func:`special_spellings`.
+    """
+    text = text.replace("<|", "<\u200b|")
+    return break_spellings(text, spellings)
+
+
+def break_spellings(text: str, spellings: tuple[str, ...]) -> str:
+    """Put a zero-width space behind the first character of each of ``spellings`` in a text."""
+    if not spellings:
+        return text
+    pattern = _any_of(spellings)
+    # a token may lie inside the rest of another one
+    while (broken := pattern.sub(lambda match: f"{match[0][0]}\u200b{match[0][1:]}", text)) != text:
+        text = broken
+    return text
+
+
+@functools.lru_cache(maxsize=8)
+def _any_of(spellings: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, spellings)))
+
+
+def special_spellings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Return the special tokens that do not start with ``<|``, such as ``</s>``, longest first.
+
+    The others, units among them, are broken by :func:`neutralise` without a list.
+    """
+    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special |= set(tokenizer.all_special_tokens)
+    return tuple(sorted((text for text in special if len(text) > 1 and neutralise(text) == text), key=_longest_first))
+
+
+def _longest_first(text: str) -> tuple[int, str]:
+    return -len(text), text
 
 
 @dataclass(frozen=True)
@@ -86,15 +159,23 @@ class UnitVocabulary:
         """Add ``count`` unit tokens to a tokenizer in place, or recognise those it has.
 
         Raises:
-            VocabularyError: It holds another number of units, or ``count`` is not positive.
+            VocabularyError: It holds another number of units, ``count`` is not positive, or it numbers new tokens
+                like old ones.
         """
         found = cls.check(tokenizer, count)
         if found is not None:
             return found
-        first = len(tokenizer)
+        known = tokenizer.get_vocab()
         tokenizer.add_tokens([unit_token(unit) for unit in range(count)], special_tokens=True)
         bound = cls.find(tokenizer)
-        assert bound == cls(first, count), f"{bound} is not {count} units from {first}"
+        assert bound is not None
+        taken = sorted((number, token) for token, number in known.items() if bound.is_unit(number))
+        if taken:
+            number, token = taken[0]
+            raise VocabularyError(
+                f"the ids of the tokenizer have gaps, and new tokens get ids in use: {number} would be {token!r} and a"
+                " unit. Save it anew with a token for every id up to the last one."
+            )
         return bound
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,16 @@ def _what_was_imported_is_no_garbage() -> None:
 def root() -> Path:
     """The repository."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def tracked(root: Path) -> frozenset[str]:
+    """The files that git tracks; what a command left in the tree, such as a log, is none of them."""
+    command = ["git", "ls-files", "-z"]
+    listed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip(f"{root} is no git checkout: {listed.stderr.strip()}")
+    return frozenset(name for name in listed.stdout.split("\0") if name and (root / name).exists())
 
 
 @pytest.fixture(scope="session")

@@ -3,13 +3,18 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 import tiny_models
 from slm_plugin.errors import VocabularyError
 from slm_plugin.vocabulary import (
     UnitVocabulary,
     check_range,
+    malformed_unit,
     neutralise,
+    special_spellings,
+    split_units,
     strip_units,
     text_to_units,
     unit_token,
@@ -35,6 +40,29 @@ def test_units_survive_being_written_and_read(units: list[int]):
 
 def test_reading_units_passes_over_other_text():
     assert text_to_units("anna<|3|> sings<|7|><|eot_id|><|x|>") == [3, 7]
+
+
+@pytest.mark.parametrize(
+    "text", ["<|01|>", "<|00|>", "<|\u0665|>", "<|\uff15|>", "<|5 |>", "<|-5|>", f"<|{'1' * 5000}|>"]
+)
+def test_a_unit_has_one_spelling(text: str):
+    assert text_to_units(text) == []
+    assert strip_units(text) == text
+    assert malformed_unit(f"anna {text}<|3|>") is not None
+
+
+@given(st.text(alphabet="<|0 a>9"))
+def test_segments_joined_are_the_text(text: str):
+    assert "".join(words + units_to_text(units) for words, units in split_units(text)) == text
+
+
+def test_special_tokens_in_another_form_are_neutralised_too(tokenizer):
+    tokenizer.add_tokens(["</s>", "[INST]", "<s>"], special_tokens=True)
+    spellings = special_spellings(tokenizer)
+    assert spellings == ("[INST]", "</s>", "<s>")
+    for text in ("a</s>", "<s><s>", "[INST] <|eot_id|>", "<</s>s>"):
+        ids = tokenizer(neutralise(text, spellings), add_special_tokens=False)["input_ids"]
+        assert not set(ids) & set(tokenizer.added_tokens_decoder)
 
 
 def test_removing_units_leaves_the_rest_as_it_is():
@@ -138,3 +166,15 @@ def test_a_unit_out_of_range_has_no_id(units: list[int]):
 def test_a_unit_out_of_range_is_named_with_its_position():
     with pytest.raises(VocabularyError, match=r"unit 200 at position 1 is outside 0\.\.199"):
         check_range([3, 200], 200)
+
+
+@pytest.mark.parametrize(("count", "fits"), [(2, True), (6, False)])
+def test_new_tokens_that_get_the_ids_of_old_ones_are_refused(count, fits):
+    """A tokenizer numbers new tokens by how many it has, so a gap in its ids ends in a clash."""
+    raw = Tokenizer(models.WordLevel({"a": 0, "b": 1, "c": 7, "[UNK]": 2}, unk_token="[UNK]"))
+    gapped = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="[UNK]")
+    if fits:
+        assert UnitVocabulary.extend(gapped, count) == UnitVocabulary(4, count)
+        return
+    with pytest.raises(VocabularyError, match="new tokens get ids in use: 7 would be 'c' and a unit"):
+        UnitVocabulary.extend(gapped, count)

@@ -21,6 +21,8 @@ BEGIN, END, START_HEADER, END_HEADER, END_OF_TURN, END_OF_MESSAGE, PAD = SPECIAL
     "<|eom_id|>",
     "<|finetune_right_pad_id|>",
 )
+PADDING_VALUE = 0.5
+"""What padded rows hold: far from every other value, so that a row or a mean made from them shows."""
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n' + message['content'] + '<|eot_id|>' }}"
@@ -79,7 +81,14 @@ def make_tokenizer(units: int = 0, vocabulary_size: int = 505) -> Any:
 
 
 def make_model(
-    folder: Path | str, tie: bool = False, units: int = 0, hidden: int = 64, layers: int = 2, seed: int = 0
+    folder: Path | str,
+    tie: bool = False,
+    units: int = 0,
+    hidden: int = 64,
+    layers: int = 2,
+    seed: int = 0,
+    tokenizer: Any = None,
+    padding: int = 0,
 ) -> Path:
     """Write a random Llama and its tokenizer, as ``from_pretrained`` and vLLM read them.
 
@@ -90,6 +99,8 @@ def make_model(
         hidden: Width, a multiple of 64.
         layers: Number of layers.
         seed: Seed of the weights; torch's global generator is left as it was.
+        tokenizer: Another tokenizer than :func:`make_tokenizer`'s.
+        padding: Rows of embeddings and head behind the last token, each filled with :data:`PADDING_VALUE`.
 
     Returns:
         The folder.
@@ -97,9 +108,9 @@ def make_model(
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = make_tokenizer(units)
+    tokenizer = make_tokenizer(units) if tokenizer is None else tokenizer
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=len(tokenizer) + padding,
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,
@@ -115,6 +126,9 @@ def make_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for matrix in (model.get_input_embeddings(), model.get_output_embeddings()):
+            matrix.weight[len(tokenizer) :] = PADDING_VALUE
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(path)

@@ -6,9 +6,9 @@ Run ``python examples/tiny/make_base.py runs/demo/random_base``.
 from __future__ import annotations
 
 import argparse
-import shutil
 from pathlib import Path
 
+from slm_plugin.weights.staging import staged
 from world.model import make_model
 from world.tokenizer import make_tokenizer
 
@@ -21,13 +21,9 @@ def main() -> None:
     options = parser.parse_args()
     tokenizer = make_tokenizer()
     model = make_model(tokenizer, options.seed)
-    temporary = options.folder.with_name(f".{options.folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    tokenizer.save_pretrained(temporary)
-    model.save_pretrained(temporary)
-    shutil.rmtree(options.folder, ignore_errors=True)
-    temporary.rename(options.folder)
+    with staged(options.folder) as partial:
+        tokenizer.save_pretrained(partial)
+        model.save_pretrained(partial)
     print(f"{options.folder}: {model.num_parameters():,} parameters, {len(tokenizer)} tokens")
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
-import tempfile
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,26 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from slm_plugin.errors import ConfigError, Problem, SlmError
-from slm_plugin.vocabulary import UnitVocabulary
-from slm_serve.app import create_app
-from slm_serve.backends.http import HttpBackend
-from slm_serve.engine import Engine, read_config
-from slm_serve.experts import engine_arguments
-from slm_serve.history import History
-from slm_serve.interleave.constraint import PROCESSOR
-from slm_serve.loading import load_parts
-from slm_serve.ops import logs, options
-from slm_serve.ops.auth import read_keys
-from slm_serve.ops.limits import DEFAULT, Limits
-from slm_serve.ops.settings import Settings
-from slm_serve.ops.store import open_store
-from slm_serve.ops.tracing import Tracing
-from slm_serve.running import Experts, Plan, run
-from slm_serve.server import DRAIN_S, Tls, listen
-from slm_serve.service import Service
+from slm_serve.ops import options
+from slm_serve.ops.limits import DEFAULT, DRAIN_S, Limits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from slm_plugin.vocabulary import UnitVocabulary
+    from slm_serve.backends.http import HttpBackend
 
 _MIB = 2**20
 
@@ -85,6 +70,7 @@ def serve(
     tls_certificate: options.TlsCertificate = None,
     tls_key: options.TlsKey = None,
     cors_origin: options.CorsOrigin = None,
+    allowed_host: options.AllowedHost = None,
     web: options.Web = True,
     metrics_port: options.MetricsPort = None,
     metrics_host: options.MetricsHost = "127.0.0.1",
@@ -96,7 +82,26 @@ def serve(
 
     Prints `ready http://HOST:PORT` when requests will be answered.
     """
-    folder = Path(tempfile.mkdtemp(prefix="slm-serve-"))
+    # here, because every `slm --help` reads this file for the options
+    import asyncio
+
+    from slm_serve.app import create_app
+    from slm_serve.engine import Engine, read_config
+    from slm_serve.experts import engine_arguments
+    from slm_serve.history import History
+    from slm_serve.interleave.constraint import PROCESSOR
+    from slm_serve.loading import load_parts
+    from slm_serve.ops import logs
+    from slm_serve.ops.auth import read_keys
+    from slm_serve.ops.hosts import names_of
+    from slm_serve.ops.settings import Settings
+    from slm_serve.ops.store import open_store
+    from slm_serve.ops.tracing import Tracing
+    from slm_serve.running import Experts, Plan, run
+    from slm_serve.scratch import LOG, scratch_folder
+    from slm_serve.server import Tls, listen
+    from slm_serve.service import Service
+
     limits = Limits(
         clip_s=max_clip_seconds,
         body_bytes=int(max_body_mib * _MIB),
@@ -116,11 +121,12 @@ def serve(
         tls = Tls(tls_certificate, tls_key) if tls_certificate and tls_key else None
         if tls is not None:
             tls.check()
-        with listen(host, port) as listener:
+        with listen(host, port) as listener, scratch_folder() as folder:
             read_config(model)
             tokenizer, vocabulary, speech = load_parts(model, codec)
             tracing = Tracing.to(otlp_endpoint) if otlp_endpoint else Tracing()
-            settings = Settings(limits, keys, cors_origin or (), metrics_port is None, web, tracing)
+            hosts = (*names_of(host), *(allowed_host or ()))
+            settings = Settings(limits, keys, cors_origin or (), hosts, metrics_port is None, web, tracing)
             history = History(store=open_store(store or f"sqlite:///{folder / 'answers.sqlite'}"))
             more, environment = list(engine_argument or []), {}
             if experts is not None:
@@ -137,7 +143,7 @@ def serve(
                     ),
                     settings=settings,
                 ),
-                None if vllm_url else Engine(model, engine_log or folder / "vllm.log", more, environment),
+                None if vllm_url else Engine(model, engine_log or folder / LOG, more, environment),
                 vllm_url or (),
                 limits,
                 tls,
@@ -150,8 +156,6 @@ def serve(
     except SlmError as error:
         typer.echo(f"slm serve: {error}", err=True)
         raise typer.Exit(1) from None
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _constrain(vocabulary: UnitVocabulary, tokenizer: PreTrainedTokenizerBase, engine: HttpBackend) -> None:

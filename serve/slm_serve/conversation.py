@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slm_serve.backends.protocol import SamplingParams
@@ -11,7 +12,7 @@ from slm_serve.errors import RequestError
 from slm_serve.history import Ticket
 from slm_serve.interleave.constraint import Constraint
 from slm_serve.job import End, Job
-from slm_serve.prompt import Ids, Turn
+from slm_serve.prompt import Ids, Turn, room
 from slm_serve.protocol import AssistantMessage, AudioPart, ChatRequest, Message, SystemMessage, TextPart, Usage
 from slm_serve.service import Service
 from slm_serve.sound_files import require_encoder
@@ -65,12 +66,9 @@ async def prepare(service: Service, request: ChatRequest) -> Chat:
         voice = service.voice(request.audio.voice, "audio.voice")
         require_encoder(request.audio.format, "audio.format")
     constraint = _constraint(request)
-    turns: list[Turn] = []
-    for position, message in enumerate(request.messages):
-        turns.append(await _turn(service, message, f"messages[{position}]"))
-        # before the next recording is encoded for nothing
-        room(card.context, sum(len(part.ids) for turn in turns for part in turn.parts if isinstance(part, Ids)))
-    prompt = await service.in_worker(service.prompts.build, turns)
+    reading = Reading(service, card.context)
+    turns = [await _turn(reading, message, f"messages[{at}]") for at, message in enumerate(request.messages)]
+    prompt = await service.in_worker(service.prompts.build, turns, card.context)
     wish = request.max_completion_tokens or request.max_tokens
     limits = [limit for limit in (wish, room(card.context, len(prompt))) if limit is not None]
     params = SamplingParams(
@@ -100,36 +98,64 @@ async def prepare(service: Service, request: ChatRequest) -> Chat:
         request,
         job,
         prompt_audio=len(service.vocabulary.units(prompt)),
-        ticket=service.history.issue() if request.speech else None,
+        ticket=await service.history.issue() if request.speech else None,
         id=f"chatcmpl-{uuid.uuid4().hex}",
         created=int(time.time()),
     )
 
 
-def room(context: int | None, n_tokens: int, param: str = "messages") -> int | None:
-    """Return how many tokens a context has left; None where it is not known.
+class Reading:
+    """Reads the recordings of one request; their tokens and their seconds are added up and bounded.
+
+    Silence folds to a single unit, so tokens alone do not bound the work of the encoder.
 
     Args:
-        context: Most tokens of prompt and answer together.
-        n_tokens: Of the prompt, as far as it is known.
-        param: What fills it, for messages.
-
-    Raises:
-        RequestError: Nothing is left.
+        service: What encodes.
+        context: Most tokens of prompt and answer together; None if it is not known.
+        param: What the request calls the conversation.
     """
-    if context is not None and n_tokens >= context:
-        raise RequestError(
-            f"{param}: these are {n_tokens} tokens or more, the model's context is {context}.",
-            param,
-            "context_length_exceeded",
-        )
-    return None if context is None else context - n_tokens
+
+    def __init__(self, service: Service, context: int | None, param: str = "messages") -> None:
+        self._service = service
+        self._context = context
+        self._param = param
+        self._n_tokens = 0
+        self._seconds = 0.0
+
+    async def recording(self, data: str, form: str, param: str) -> Ids:
+        """Return the unit tokens of a recording; see :meth:`slm_serve.workers.encoder.EncoderWorker.units`.
+
+        Raises:
+            RequestError: It cannot be read, or there is no room for it.
+        """
+        units, seconds = await self._service.encoder.units_and_seconds(data, form, param)
+        self._seconds += seconds
+        most = self._service.limits.request_audio_s
+        if self._seconds > most:
+            text = f"{param}: the recordings of one request may last {most:g} seconds together."
+            raise RequestError(text, param, "invalid_audio")
+        return self._counted(self._service.vocabulary.ids(units))
+
+    async def earlier(self, audio_id: str, param: str) -> Ids:
+        """Return the tokens of an earlier spoken answer.
+
+        Raises:
+            RequestError: There is no such answer, or no room for it.
+            EngineError: The store is away.
+        """
+        return self._counted(await self._service.history.recall(audio_id, param))
+
+    def _counted(self, ids: Sequence[int]) -> Ids:
+        self._n_tokens += len(ids)
+        # before the next recording is encoded for nothing
+        room(self._context, self._n_tokens, self._param)
+        return Ids(tuple(ids))
 
 
-async def _turn(service: Service, message: Message, where: str) -> Turn:
+async def _turn(reading: Reading, message: Message, where: str) -> Turn:
     if isinstance(message, AssistantMessage):
         if message.audio is not None:
-            return Turn("assistant", (Ids(await service.history.recall(message.audio.id, f"{where}.audio.id")),))
+            return Turn("assistant", (await reading.earlier(message.audio.id, f"{where}.audio.id"),))
         return Turn("assistant", tuple(part.text for part in message.content or ()))
     if isinstance(message, SystemMessage):
         return Turn("system", tuple(part.text for part in message.content))
@@ -139,8 +165,7 @@ async def _turn(service: Service, message: Message, where: str) -> Turn:
             parts.append(part.text)
         else:
             recording, param = part.input_audio, f"{where}.content[{position}].input_audio"
-            units = await service.encoder.units(recording.data, recording.format, f"{param}.data")
-            parts.append(Ids(tuple(service.vocabulary.ids(units))))
+            parts.append(await reading.recording(recording.data, recording.format, f"{param}.data"))
     return Turn("user", tuple(parts))
 
 

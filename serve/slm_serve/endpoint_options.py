@@ -86,6 +86,9 @@ class EndpointOptions(Strict):
     cors_origin: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     """Sites, such as ``https://example.org``, whose pages may use our routes, with spaces or commas between; vLLM's
     ``--allowed-origins`` must let them in, too."""
+    allowed_host: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("*",)
+    """Names under which our routes answer without keys, with spaces or commas between; all by default, for vLLM's own
+    routes have no such check."""
     web: bool = True
     """Serve the page at ``/``."""
     otlp_endpoint: str | None = None

@@ -74,7 +74,13 @@ class SlmServe:
         except ConfigError as error:
             raise by_variable(error) from None
         self._settings = Settings(
-            options.limits, keys, options.cors_origin, metrics_here=False, web=options.web, tracing=tracing
+            options.limits,
+            keys,
+            options.cors_origin,
+            options.allowed_host,
+            metrics_here=False,
+            web=options.web,
+            tracing=tracing,
         )
         ours = doors(self._settings, self._house)
         # the first route that matches answers

@@ -75,6 +75,8 @@ class Engine:
 
     def start(self) -> None:
         """Start the process; :meth:`ready` waits for it."""
+        # a cleaned temporary folder must not keep the engine from being restarted
+        self.log_path.parent.mkdir(parents=True, exist_ok=True)
         leash = [sys.executable, "-m", "slm_serve.leash", str(os.getpid())]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
@@ -153,8 +155,11 @@ class Engine:
         return command + self._extra
 
     def _tail(self) -> str:
-        with self.log_path.open(encoding="utf-8", errors="replace") as log:
-            lines = "".join(deque(log, _TAIL_LINES)).rstrip()
+        try:
+            with self.log_path.open(encoding="utf-8", errors="replace") as log:
+                lines = "".join(deque(log, _TAIL_LINES)).rstrip()
+        except OSError:
+            return f"Its log ({self.log_path}) is gone."
         return f"The end of its log ({self.log_path}):\n{lines}"
 
 

@@ -21,6 +21,15 @@ ENGINE_RETRY_S = 5
 """Seconds after which to ask again when the engine is away: it is being started anew."""
 
 
+_LONGEST_MESSAGE = 1000
+_LONGEST_PARAM = 200
+
+
+def _shortened(text: str, most: int) -> str:
+    """Cut what a client sent and an error repeats: an error is never as large as the request."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 class RequestError(SlmError):
     """The client's request cannot be answered as it stands.
 
@@ -39,9 +48,9 @@ class RequestError(SlmError):
         status: int = 400,
         retry_after_s: int | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(_shortened(message, _LONGEST_MESSAGE))
         self.retry_after_s = retry_after_s
-        self.param = param
+        self.param = None if param is None else _shortened(param, _LONGEST_PARAM)
         self.code = code
         self.status = status
 

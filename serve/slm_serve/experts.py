@@ -17,6 +17,7 @@ import httpx
 from slm_plugin.adapters.lora import CONFIG_FILE, load_config
 from slm_plugin.adapters.serving import MAX_RANK, refusals
 from slm_plugin.errors import EngineError, SlmError
+from slm_plugin.generation.chat_form import differing
 from slm_serve.backends.experts import SEPARATOR, ExpertBackend
 from slm_serve.errors import RefusedError
 from slm_serve.ops.metrics import Metrics
@@ -136,10 +137,17 @@ class Shelf:
         """Look for changes for ever."""
         while True:
             await asyncio.sleep(POLL_S)
-            try:
-                await self.scan()
-            except (EngineError, OSError) as error:
-                _LOG.warning("experts are looked at again later", extra={"fields": {"why": type(error).__name__}})
+            await self._try_scan()
+
+    async def begin(self) -> None:
+        """Take in what is there at the start; a failure is logged, and :meth:`run` tries again."""
+        await self._try_scan(settled=True)
+
+    async def _try_scan(self, settled: bool = False) -> None:
+        try:
+            await self.scan(settled)
+        except (EngineError, OSError) as error:
+            _LOG.warning("experts are looked at again later", extra={"fields": {"why": type(error).__name__}})
 
     async def scan(self, settled: bool = False) -> None:
         """Take in what is new or changed, and let go of what is gone.
@@ -173,8 +181,15 @@ class Shelf:
             EngineError: The engine is away.
         """
         self._leaving = [held for held in self._leaving if self._backend.running(held.version)]
-        for held in self._held.values():
-            await self._door.load(held.version, held.copy)
+        for name, held in list(self._held.items()):
+            try:
+                await self._door.load(held.version, held.copy)
+            except RefusedError as error:
+                # one expert must not keep the engine from answering; the next scan takes its folder in again
+                _LOG.error("an expert is refused", extra={"fields": {"expert": name, "why": str(error)}})
+                self._backend.withdraw(name)
+                del self._held[name]
+                _remove(held.copy)
 
     async def _take(self, name: str, mark: str) -> None:
         reason = self._unfit_name(name)
@@ -191,6 +206,10 @@ class Shelf:
                 raise
             except (SlmError, OSError) as error:
                 reason = str(error)
+            except Exception as error:
+                # its files come from elsewhere: whatever they break is their own refusal
+                _LOG.exception("an expert cannot be checked")
+                reason = f"its files cannot be read ({type(error).__name__})"
         if reason is not None:
             _remove(copy)
             self._refused[name] = mark
@@ -212,7 +231,8 @@ class Shelf:
     def _copy_and_check(self, folder: Path, copy: Path) -> list[str]:
         _remove(copy)
         shutil.copytree(folder, copy)
-        return refusals(copy, self._base)
+        other_form = differing({str(folder): copy, str(self._base): self._base})
+        return [*refusals(copy, self._base), *([other_form] if other_form else [])]
 
     async def _clear(self) -> None:
         """Let go of versions that no answer needs any more."""

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 
 import anyio
 
+from slm_plugin.generation.thought import ThoughtFilter
 from slm_serve.answer import Answer, AnswerParser, Heard, Piece, Voice, Words
 from slm_serve.backends.protocol import FinishReason
 from slm_serve.interleave.constraint import Dropper
@@ -61,7 +62,7 @@ async def _events(service: Service, job: Job, ids: list[int]) -> AsyncGenerator[
                 if finished:
                     speaker.complete()
                 if samples := speaker.take():
-                    yield Sound(samples)
+                    yield Sound(samples, speaker.n_spoken)
         yield text.end()
     finally:
         # cancelled again while it closes its connection, the reader would leave the engine at work
@@ -76,6 +77,7 @@ class _Text:
 
     def __init__(self, service: Service, job: Job, ids: list[int]) -> None:
         self._job = job
+        self._thought = ThoughtFilter(service.tokenizer)
         self._splitter = Splitter(service.tokenizer, service.vocabulary)
         self._dropper = Dropper(job.constraint, service.vocabulary.is_unit, self._splitter.special)
         self._parser = AnswerParser(job.sections, job.speech)
@@ -104,6 +106,9 @@ class _Text:
         """Take further ids; give the events that they make."""
         self._n_tokens += len(ids)
         self._n_units += sum(map(self._is_unit, ids))
+        yield from self._answer(self._thought.feed(ids))
+
+    def _answer(self, ids: Sequence[int]) -> Iterator[Heard | Answer | Words]:
         kept = self._dropper.feed(ids)
         self._ids += kept
         for run in self._splitter.feed(kept):
@@ -111,6 +116,7 @@ class _Text:
 
     def finish(self) -> Iterator[Heard | Answer | Words]:
         """Give the events that were held back."""
+        yield from self._answer(self._thought.finish())
         for run in self._splitter.finish():
             yield from self._events(self._parser.feed(run))
         self._stopped = self._parser.done

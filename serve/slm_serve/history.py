@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import time
@@ -14,6 +15,10 @@ from slm_serve.errors import RequestError
 from slm_serve.ops.store import CAPACITY, MemoryStore, Record, Store
 
 LIFETIME_S = 3600
+EXPIRY_S = 60.0
+"""Seconds between two deletions of what has expired."""
+
+_AWAY = "the store of spoken answers does not answer."
 _LOG = logging.getLogger("slm_serve.history")
 
 
@@ -51,18 +56,46 @@ class History:
         self._lifetime_s = lifetime_s
         self._clock = clock
 
-    def issue(self) -> Ticket:
-        """Return a ticket for an answer that is about to be generated."""
+    async def issue(self) -> Ticket:
+        """Return a ticket for an answer that is about to be generated.
+
+        Raises:
+            EngineError: The store is away, so the id would belong to nothing.
+        """
+        await self.check()
         return Ticket(f"audio_{secrets.token_hex(16)}", int(self._clock()) + self._lifetime_s)
 
     async def remember(self, ticket: Ticket, ids: Sequence[int]) -> None:
-        """Keep the ids of an answer under its ticket; where the store is away the answer is given all the same."""
+        """Keep the ids of an answer under its ticket.
+
+        Raises:
+            EngineError: The store is away.
+        """
         request = current()
         try:
             record = Record(request.owner, ticket.expires_at, tuple(ids), request.replica)
             await self._store.put(ticket.id, record)
-        except Exception:
+        except Exception as error:
             _LOG.exception("a spoken answer could not be kept")
+            raise EngineError(_AWAY) from error
+
+    async def check(self) -> None:
+        """Check that answers can be kept.
+
+        Raises:
+            EngineError: The store is away.
+        """
+        try:
+            await self._store.check()
+        except Exception as error:
+            _LOG.exception("the store of spoken answers is away")
+            raise EngineError(_AWAY) from error
+
+    async def expire(self) -> None:
+        """Delete what has expired once a minute, for ever."""
+        while True:
+            await asyncio.sleep(EXPIRY_S)
+            await self._store.purge()
 
     async def recall(self, audio_id: str, param: str) -> tuple[int, ...]:
         """Return the ids of an answer; the engine that made it will be asked first.
@@ -79,7 +112,7 @@ class History:
             record = await self._store.get(audio_id)
         except Exception as error:
             _LOG.exception("the store of spoken answers is away")
-            raise EngineError("the store of spoken answers does not answer.") from error
+            raise EngineError(_AWAY) from error
         request = current()
         if record is None or record.expires_at <= self._clock() or record.owner != request.owner:
             raise RequestError(f"no spoken answer has the id {audio_id!r}, or it has expired.", param)

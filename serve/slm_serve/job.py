@@ -40,9 +40,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Sound:
-    """Samples of the answer, pcm16 at :data:`slm_serve.voice.RATE_HZ`."""
+    """A piece of the answer's sound.
+
+    Attributes:
+        samples: pcm16 at :data:`slm_serve.voice.RATE_HZ`.
+        n_units: Units of the answer that the vocoder has taken for the sound up to here.
+    """
 
     samples: bytes
+    n_units: int = 0
 
 
 @dataclass(frozen=True)

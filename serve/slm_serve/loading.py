@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from slm_plugin.errors import VocabularyError
+from slm_plugin.generation.chat_form import require_trained_form
 from slm_plugin.plugins import Registry
 from slm_plugin.speech.codecs import load_codec
 from slm_plugin.speech.protocol import Codec
@@ -33,4 +35,5 @@ def load_parts(model: str, codec: str) -> tuple[PreTrainedTokenizerBase, UnitVoc
         tokenizer = PreTrainedTokenizerFast.from_pretrained(model)
     except (OSError, ValueError) as error:
         raise VocabularyError(f"the tokenizer in {model} cannot be loaded: {error}") from error
+    require_trained_form(Path(model), tokenizer, Path(model))
     return tokenizer, bind_units(tokenizer, speech, model, codec), speech

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -16,6 +17,7 @@ from slm_serve.voice import RATE_HZ
 if TYPE_CHECKING:
     from slm_serve.service import Service
 
+_LOG = logging.getLogger("slm_serve.observe")
 _BYTES_PER_SECOND = 2 * RATE_HZ
 
 
@@ -49,7 +51,11 @@ async def observed(service: Service, job: Job, events: AsyncGenerator[Event, Non
                         service.metrics.first_audio.observe(now - arrived)
                         span.event("first audio")
                 elif isinstance(event, End):
-                    _count(service, job, event, making_s, n_bytes / _BYTES_PER_SECOND, span)
+                    try:
+                        _count(service, job, event, making_s, n_bytes / _BYTES_PER_SECOND, span)
+                    except Exception:
+                        # an answer is worth more than its measurements
+                        _LOG.exception("an answer could not be counted")
                 yield event
 
 
@@ -58,7 +64,8 @@ def _count(service: Service, job: Job, end: End, making_s: float, sound_s: float
     tokens = {
         "prompt_text": len(job.prompt) - heard,
         "prompt_audio": heard,
-        "text": len(end.ids) - end.n_units,
+        # both count what was generated; ids are without the tokens that a constraint dropped
+        "text": end.n_tokens - end.n_units,
         "audio": end.n_units,
     }
     for kind, number in tokens.items():

@@ -7,7 +7,6 @@ tokens there are, and the tokenizer cuts the text around them just as it does in
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from jinja2 import TemplateError
 
 from slm_plugin.errors import VocabularyError
-from slm_plugin.vocabulary import UnitVocabulary, neutralise, unit_token
+from slm_plugin.vocabulary import UnitVocabulary, neutralise, special_spellings, unit_token
 from slm_serve.errors import RequestError
 
 if TYPE_CHECKING:
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
 Role = Literal["system", "user", "assistant"]
 _PLACEHOLDER = unit_token(0)
+_SLICE = 2**15
+"""Characters of a conversation above which its length is checked slice by slice."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,26 @@ class Turn:
     parts: tuple[str | Ids, ...]
 
 
+def room(context: int | None, n_tokens: int, param: str = "messages") -> int | None:
+    """Return how many tokens a context has left; None if it is not known.
+
+    Args:
+        context: Most tokens of prompt and answer together.
+        n_tokens: Of the prompt, as far as it is known.
+        param: What fills it, for messages.
+
+    Raises:
+        RequestError: Nothing is left.
+    """
+    if context is not None and n_tokens >= context:
+        raise RequestError(
+            f"{param}: these are {n_tokens} tokens or more, the model's context is {context}.",
+            param,
+            "context_length_exceeded",
+        )
+    return None if context is None else context - n_tokens
+
+
 class PromptBuilder:
     """Turns conversations into token ids.
 
@@ -67,19 +88,26 @@ class PromptBuilder:
             )
         self._tokenizer = tokenizer
         self._first_unit_id = vocabulary.first_id
-        self._special = _special_spelling(tokenizer)
+        self._spellings = special_spellings(tokenizer)
 
-    def build(self, turns: Sequence[Turn]) -> list[int]:
+    def build(self, turns: Sequence[Turn], context: int | None = None, param: str = "messages") -> list[int]:
         """Return the prompt that asks for the assistant's next turn.
 
+        Args:
+            turns: The conversation.
+            context: Most tokens of prompt and answer together; None if it is not known.
+            param: What the request calls the conversation, for messages.
+
         Raises:
-            RequestError: The chat template refuses the conversation.
+            RequestError: The conversation is longer than the context, or the chat template refuses it.
         """
+        self._check_length(turns, context, param)
         inserts = [part.ids for turn in turns for part in turn.parts if isinstance(part, Ids)]
         messages = [{"role": turn.role, "content": self._content(turn)} for turn in turns]
         try:
             text = self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except TemplateError as error:
+        except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # a template is code of the model's: it indexes and converts what it is given
             raise RequestError(f"the model's chat template refuses these messages: {error}", "messages") from error
         ids: list[int] = []
         waiting = iter(inserts)
@@ -90,6 +118,22 @@ class PromptBuilder:
                 ids.append(token_id)
         assert next(waiting, None) is None, "the chat template lost a recording"
         return ids
+
+    def _check_length(self, turns: Sequence[Turn], context: int | None, param: str) -> None:
+        """Refuse what is longer than the context before all of it is tokenised.
+
+        Long text is tokenised slice by slice, and only until the context is full: megabytes would otherwise take
+        seconds of a worker that all requests share. A cut may add a token on each side, so two a slice do not count.
+        """
+        parts = [part for turn in turns for part in turn.parts]
+        text = "".join(part for part in parts if isinstance(part, str))
+        if context is None or len(text) <= _SLICE:
+            return
+        n_tokens = sum(len(part.ids) for part in parts if isinstance(part, Ids))
+        for start in range(0, len(text), _SLICE):
+            n_slice = len(self._tokenizer(text[start : start + _SLICE], add_special_tokens=False)["input_ids"])
+            n_tokens += max(0, n_slice - 2)
+            room(context, n_tokens, param)
 
     def _content(self, turn: Turn) -> str:
         """Write a turn as text; neighbouring text is joined first, for two halves may spell a token."""
@@ -103,14 +147,4 @@ class PromptBuilder:
         return content + self._safe(texts)
 
     def _safe(self, text: str) -> str:
-        text = neutralise(text)
-        if self._special is None:
-            return text
-        return self._special.sub(lambda match: f"{match[0][0]}\u200b{match[0][1:]}", text)
-
-
-def _special_spelling(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
-    """Match special tokens that :func:`neutralise` does not break, such as ``</s>``; None without any."""
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    others = sorted((text for text in special if len(text) > 1 and neutralise(text) == text), key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, others))) if others else None
+        return neutralise(text, self._spellings)

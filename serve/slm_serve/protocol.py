@@ -37,6 +37,13 @@ UNSUPPORTED: Mapping[str, Any] = {
 """OpenAI's parameters that this server has no use for, with the one value that asks for nothing."""
 
 
+MOST_MESSAGES = 4096
+"""Most messages of a conversation."""
+
+MOST_PARTS = 1024
+"""Most parts of a message."""
+
+
 def _without_null(value: Any) -> Any:
     """Null means "not given" everywhere in OpenAI's requests."""
     return {key: item for key, item in value.items() if item is not None} if isinstance(value, dict) else value
@@ -86,7 +93,7 @@ class InputAudio(StrictRequest):
 
     data: str
     """The file in base64."""
-    format: Literal["wav", "mp3", "flac", "ogg", "opus", "pcm16"]
+    format: Literal["wav", "mp3", "flac", "ogg", "opus", "m4a", "mp4", "webm", "aac", "3gp", "amr", "pcm16"]
     """Ours: all but wav and mp3. pcm16 is bare samples, mono, 24 kHz; every other file says itself what it is."""
 
 
@@ -97,8 +104,14 @@ class AudioPart(StrictRequest):
     input_audio: InputAudio
 
 
-Texts = Annotated[list[TextPart], BeforeValidator(_listed)]
-Parts = Annotated[list[Annotated[TextPart | AudioPart, Field(discriminator="type")]], BeforeValidator(_listed)]
+# an error costs more than the value it is about: the first one ends the check of a list
+Texts = Annotated[list[TextPart], Field(fail_fast=True, max_length=MOST_PARTS), BeforeValidator(_listed)]
+Parts = Annotated[
+    list[Annotated[TextPart | AudioPart, Field(discriminator="type")]],
+    Field(fail_fast=True),
+    Field(max_length=MOST_PARTS),
+    BeforeValidator(_listed),
+]
 
 
 class SystemMessage(StrictRequest):
@@ -156,7 +169,9 @@ class InterleaveRequest(StrictRequest):
 
     mode: Literal["free", "text", "units", "ratio"] = "free"
     """What the model pleases, words alone, speech units alone, or rounds of ``ratio``."""
-    ratio: Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(min_length=2, max_length=2)] | None = None
+    ratio: (
+        Annotated[list[Annotated[int, Field(ge=1, le=1000)]], Field(fail_fast=True, min_length=2, max_length=2)] | None
+    ) = None
     """Text tokens of a round and units that follow them."""
     check: bool = True
     """Whether a malformed spoken answer is ended; ``ignore_eos`` means false too."""
@@ -179,8 +194,8 @@ class ChatRequest(StrictRequest):
     """Body of ``POST /v1/chat/completions``."""
 
     model: str
-    messages: Annotated[list[Message], Field(min_length=1)]
-    modalities: Annotated[list[Literal["text", "audio"]], Field(min_length=1)] = ["text"]
+    messages: Annotated[list[Message], Field(fail_fast=True, min_length=1, max_length=MOST_MESSAGES)]
+    modalities: Annotated[list[Literal["text", "audio"]], Field(fail_fast=True, min_length=1, max_length=2)] = ["text"]
     audio: AudioOutput | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -190,7 +205,11 @@ class ChatRequest(StrictRequest):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     """Most tokens of the answer, units included; takes precedence over ``max_tokens``."""
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Annotated[list[Annotated[str, Field(min_length=1)]], Field(max_length=4), BeforeValidator(_stops)] = []
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1, max_length=1024)]],
+        Field(fail_fast=True, max_length=4),
+        BeforeValidator(_stops),
+    ] = []
     """Stop strings in the words of the answer (in the transcript, where it is spoken)."""
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None

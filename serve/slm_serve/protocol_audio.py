@@ -36,7 +36,7 @@ class SpeechRequest(StrictRequest):
     """What to say."""
     voice: Annotated[str, BeforeValidator(voice_name)]
     """A name, or ``{"id": name}``: OpenAI's names, all the codec's default, or one of the codec's own."""
-    instructions: Annotated[str, Field(min_length=1)] | None = None
+    instructions: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
     """The words in front of the text that ask the model to speak; without, those of its training."""
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] = "mp3"
     stream_format: Literal["audio", "sse"] = "audio"

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +20,15 @@ from fastapi import FastAPI
 
 from slm_plugin.errors import ConfigError, EngineError, Problem
 from slm_serve.backends.experts import ExpertBackend
-from slm_serve.backends.http import HttpBackend
+from slm_serve.backends.http import HttpBackend, name_of
 from slm_serve.backends.protocol import Backend
 from slm_serve.backends.replicas import Replicas
+from slm_serve.background import Background
 from slm_serve.engine import Engine
 from slm_serve.experts import Shelf, VllmDoor
-from slm_serve.ops.limits import Limits
+from slm_serve.ops.limits import DRAIN_S, Limits
 from slm_serve.ops.metrics import Metrics
-from slm_serve.server import DRAIN_S, Gateway, Tls
+from slm_serve.server import Gateway, Tls
 from slm_serve.service import Service
 from slm_serve.supervisor import Supervisor
 
@@ -95,7 +96,7 @@ async def run(plan: Plan) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stop)
-    helpers: list[asyncio.Task[None]] = []
+    loop.set_exception_handler(_log_unhandled)
     with ExitStack() as stack:
         try:
             if plan.engine is not None and not await _start(plan.engine, stopping):
@@ -106,13 +107,11 @@ async def run(plan: Plan) -> None:
             service: Service = app.state.service
             if plan.metrics_at is not None:
                 stack.callback(_serve_metrics(service.metrics, *plan.metrics_at))
-            helpers += [_helper(work) for work in await _helpers(plan, backend, service.metrics)]
+            await service.check()
+            await _start_helpers(plan, backend, service)
             server = Gateway(app, plan.listener, plan.host, plan.limits, plan.tls, plan.drain_s)
-            await _serve(server, plan.listener, stopping, helpers)
+            await _serve(server, plan.listener, stopping, service.background)
         finally:
-            for helper in helpers:
-                helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
             if plan.engine is not None:
                 await asyncio.to_thread(plan.engine.stop)
 
@@ -123,15 +122,12 @@ async def _start(engine: Engine, stopping: asyncio.Event) -> bool:
     return await _unless(stopping, engine.ready())
 
 
-async def _serve(
-    server: Gateway, listener: socket.socket, stopping: asyncio.Event, helpers: Sequence[asyncio.Task[None]] = ()
-) -> None:
+async def _serve(server: Gateway, listener: socket.socket, stopping: asyncio.Event, background: Background) -> None:
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     stop = asyncio.create_task(stopping.wait())
     await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
-    # from here on the server lets go of what they work with
-    for helper in helpers:
-        helper.cancel()
+    # from here on the server releases what they work with
+    await background.stop()
     server.should_exit = True
     stop.cancel()
     await serving
@@ -147,28 +143,42 @@ def _backend(plan: Plan) -> Backend:
         if plan.prepare_engine is not None:
             plan.prepare_engine(backend)
     if len(found) > 1:
-        return Replicas({urlsplit(url).netloc or url: backend for url, backend in found.items()})
+        return Replicas(_named(found))
     (only,) = found.values()
     return ExpertBackend(only) if plan.experts else only
+
+
+def _named(backends: Mapping[str, Backend]) -> dict[str, Backend]:
+    """Return the backends by the names of their addresses, which hold no password; equal names are numbered."""
+    named: dict[str, Backend] = {}
+    for url, backend in backends.items():
+        name, number = name_of(url), 2
+        while name in named:
+            name, number = f"{name_of(url)} ({number})", number + 1
+        named[name] = backend
+    return named
 
 
 async def _check(backend: Backend, plan: Plan) -> None:
     if plan.engine is None and not await backend.healthy():
         await backend.close()
-        where = ", ".join(url.rstrip("/").removesuffix("/v1") for url in plan.urls)
+        where = ", ".join(f"{urlsplit(url).scheme}://{name_of(url)}" for url in plan.urls)
         raise EngineError(f"no vLLM server answers at {where}; --vllm-url takes the address of a running one.")
 
 
-async def _helpers(plan: Plan, backend: Backend, metrics: Metrics) -> list[Coroutine[Any, Any, None]]:
-    """Return what runs beside the server: the engine's keeper, and the shelf of experts."""
+async def _start_helpers(plan: Plan, backend: Backend, service: Service) -> None:
+    """Start what runs beside the server: the engine's supervisor, the experts, the end of expired answers."""
+    metrics, background = service.metrics, service.background
+    background.start("expiry", service.history.expire)
     if isinstance(backend, Replicas):
         for member in backend.members:
             # bound now: the loop's variable goes on
             metrics.replica(member.name, lambda member=member: float(member.running))  # type: ignore[misc]
     if plan.engine is None:
-        return []
+        return
     if plan.experts is None:
-        return [Supervisor(plan.engine, backend, metrics).run()]
+        background.start("engine", Supervisor(plan.engine, backend, metrics).run)
+        return
     assert isinstance(backend, ExpertBackend), "experts need a backend that knows them"
     reserved = frozenset(card.id for card in await backend.models())
     shelf = Shelf(
@@ -180,19 +190,14 @@ async def _helpers(plan: Plan, backend: Backend, metrics: Metrics) -> list[Corou
         reserved,
         metrics,
     )
-    await shelf.scan(settled=True)
-    return [Supervisor(plan.engine, backend, metrics, shelf.reload).run(), shelf.run()]
+    await shelf.begin()
+    background.start("engine", Supervisor(plan.engine, backend, metrics, shelf.reload).run)
+    background.start("experts", shelf.run)
 
 
-def _helper(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    task = asyncio.create_task(work)
-    task.add_done_callback(_mourn)
-    return task
-
-
-def _mourn(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        _LOG.error("a part of the server has failed", exc_info=task.exception())
+def _log_unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an exception that no task took, by its type and places: asyncio's own message repeats its words."""
+    _LOG.error("a task has failed", exc_info=context.get("exception"))
 
 
 def _serve_metrics(metrics: Metrics, host: str, port: int) -> Callable[[], None]:

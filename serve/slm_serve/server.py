@@ -14,10 +14,8 @@ from fastapi import FastAPI
 
 from slm_plugin.errors import ConfigError, Problem
 from slm_serve.ops.connections import protocol
-from slm_serve.ops.limits import Limits
-
-DRAIN_S = 20
-"""Seconds that answers may go on after the signal to end."""
+from slm_serve.ops.limits import DRAIN_S, Limits
+from slm_serve.ops.websockets import websocket_protocol
 
 
 @dataclass(frozen=True)
@@ -98,9 +96,13 @@ class Gateway(uvicorn.Server):
                 log_config=None,
                 log_level="warning",
                 access_log=False,
-                ws="websockets-sansio",
+                ws=websocket_protocol(limits),
+                ws_max_size=limits.frame_bytes,
+                # a few bytes of a compressed frame could become megabytes
+                ws_per_message_deflate=False,
                 http=protocol(limits),
-                limit_concurrency=limits.connections,
+                # uvicorn counts the connection that it decides about
+                limit_concurrency=limits.connections + 1,
                 # stock clients keep resting connections for 5 s: where a server does so too, the next request may
                 # meet one that is being closed
                 timeout_keep_alive=math.ceil(limits.header_s),

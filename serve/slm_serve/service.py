@@ -7,16 +7,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from slm_plugin.errors import VocabularyError
+from slm_plugin.errors import EngineError, VocabularyError
 from slm_plugin.speech.protocol import Codec, VoicedCodec
 from slm_plugin.vocabulary import UnitVocabulary
 from slm_serve.backends.protocol import Backend, ModelCard
+from slm_serve.background import Background
 from slm_serve.errors import RequestError
+from slm_serve.health import HealthCheck
 from slm_serve.history import History
 from slm_serve.ops.limits import Limits
 from slm_serve.ops.metrics import Metrics
 from slm_serve.ops.tracing import Tracing
-from slm_serve.prompt import PromptBuilder
+from slm_serve.prompt import PromptBuilder, Turn
 from slm_serve.voice import OPENAI_VOICES
 from slm_serve.workers.encoder import EncoderWorker
 from slm_serve.workers.vocoder import VocoderWorker
@@ -24,6 +26,9 @@ from slm_serve.workers.voice_activity import VoiceActivityWorker
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+_SHORTEST_ANSWER = 16
+"""Tokens that an answer needs at least to say anything."""
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -72,6 +77,8 @@ class Service:
         encoder: Turns recordings into units.
         vocoder: Turns units into sound.
         voice_activity: Tells speech from silence.
+        health: Checks engine and vocoder, once for everybody.
+        background: What runs for as long as the server does.
     """
 
     def __init__(
@@ -99,6 +106,8 @@ class Service:
         self.encoder = EncoderWorker(codec, workers, limits=self.limits)
         self.vocoder = VocoderWorker(codec, workers)
         self.voice_activity = VoiceActivityWorker()
+        self.health = HealthCheck(backend, codec)
+        self.background = Background(self.metrics)
         # parsing and prompts have threads of their own, so that text never waits behind sound
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="slm-text")
         self._cards: dict[str, ModelCard] = {}
@@ -154,8 +163,25 @@ class Service:
         text = f"there is no voice {asked!r}. Voices ({what}): {', '.join(self.voices)}."
         raise RequestError(text, param, "invalid_value")
 
+    async def check(self) -> None:
+        """Check that a request would be answered.
+
+        Raises:
+            EngineError: The store of spoken answers is away, or the engine's context is too short for a conversation.
+        """
+        await self.history.check()
+        needed = len(self.prompts.build([Turn("user", ("a",))])) + _SHORTEST_ANSWER
+        for card in await self.backend.models():
+            if card.context is not None and card.context < needed:
+                raise EngineError(
+                    f"the context of {card.id} is {card.context} tokens, and the shortest conversation with its answer"
+                    f" needs {needed}: raise vLLM's --max-model-len."
+                )
+
     async def close(self) -> None:
-        """Let go of the engine and the threads."""
+        """Release the engine and the threads."""
+        await self.background.stop()
+        self.health.close()
         await self.backend.close()
         await self.history.close()
         await self.encoder.close()

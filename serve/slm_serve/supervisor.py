@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from slm_plugin.errors import EngineError
 from slm_serve.backends.protocol import Backend
 from slm_serve.engine import Engine
 from slm_serve.ops.metrics import Metrics
@@ -61,16 +60,17 @@ class Supervisor:
     async def _restart(self) -> None:
         pause_s = 1.0
         while True:
-            await asyncio.to_thread(self._engine.stop)
-            self._engine.start()
             self._metrics.engine_restarts.inc()
             try:
+                await asyncio.to_thread(self._engine.stop)
+                self._engine.start()
                 await self._engine.ready()
                 if self._restarted is not None:
                     await self._restarted()
-            except EngineError:
-                # its words hold the end of vLLM's log, which is in its own file
-                fields = {"again_in_s": pause_s, "log": str(self._engine.log_path)}
+            except Exception as error:
+                # no file, no memory, no process: without another try there would be no engine for ever. The words of
+                # an EngineError hold the end of vLLM's log, which is in its own file
+                fields = {"again_in_s": pause_s, "log": str(self._engine.log_path), "why": type(error).__name__}
                 _LOG.error("the engine does not start", extra={"fields": fields})
                 await asyncio.sleep(pause_s)
                 pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from slm_plugin.stages import asr, tts
 from slm_serve.backends.protocol import SamplingParams
-from slm_serve.conversation import DEFAULT_MAX_TOKENS, room
+from slm_serve.conversation import DEFAULT_MAX_TOKENS
 from slm_serve.interleave.constraint import Constraint
 from slm_serve.job import Job
-from slm_serve.prompt import Ids, Turn
+from slm_serve.prompt import Ids, Turn, room
 from slm_serve.protocol_audio import SpeechRequest, TranscriptionRequest
 from slm_serve.service import Service
 
@@ -56,6 +56,6 @@ async def _prompt(
     service: Service, model: str, parts: list[str | Ids], wish: int | None, param: str
 ) -> tuple[list[int], int]:
     card = await service.card(model)
-    prompt = await service.in_worker(service.prompts.build, [Turn("user", tuple(parts))])
+    prompt = await service.in_worker(service.prompts.build, [Turn("user", tuple(parts))], card.context, param)
     limits = [limit for limit in (wish, room(card.context, len(prompt), param)) if limit is not None]
     return prompt, min(limits, default=DEFAULT_MAX_TOKENS)

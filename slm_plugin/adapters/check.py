@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -36,7 +36,7 @@ def require_same_fingerprint(adapter_folder: Path, base_folder: Path) -> None:
     """
     recorded = _recorded(adapter_folder)
     found = card.fingerprint(base_folder) if recorded else ""
-    if recorded and found and recorded != found:
+    if recorded and found and not card.is_fingerprint_of(recorded, base_folder):
         name = card.read(adapter_folder)["base"].get("path") or "another model"
         raise WeightsError(
             f"the adapter {adapter_folder} was trained on {name} (fingerprint {recorded}), not on {base_folder}"
@@ -74,6 +74,38 @@ def require_loadable(folder: Path, shapes: Mapping[str, tuple[int, ...] | None])
             raise WeightsError(f"{text}{hint}.")
     for key in adapter.kinds():
         adapter.read(key)
+
+
+def require_same_units(
+    folder: Path, units: Mapping[str, int] | None, are_new: bool, matrices: Collection[str]
+) -> None:
+    """Refuse an adapter that would put other values into the unit rows of a model than those that belong there.
+
+    The height of a matrix does not show it: a padded one has the rows whether or not its tokenizer has the tokens.
+
+    Args:
+        folder: The adapter; other kinds than LoRA and other files than safetensors are left to PEFT.
+        units: ``first_id`` and ``count`` of the model's units; None without.
+        are_new: Whether the model gets its units in this run, so that only adapters with units know their rows.
+        matrices: Names of the weights of embeddings and head.
+
+    Raises:
+        WeightsError: The adapter's units have other ids, or it replaces whole matrices and has no units.
+    """
+    if units is None or not (folder / WEIGHTS_FILE).is_file() or unsupported(load_config(folder)):
+        return
+    recorded = card.units_of(folder)
+    if recorded and recorded["first_id"] != units["first_id"]:
+        raise WeightsError(
+            f"the adapter {folder} has its units at token {recorded['first_id']}, this model at {units['first_id']}:"
+            " start from the model that it was trained on, without further add_tokens or add_special_tokens."
+        )
+    replaced = sorted(set(LoraAdapter(folder).replaced()) & set(matrices))
+    if are_new and not recorded and replaced:
+        raise WeightsError(
+            f"the adapter {folder} was trained without units and replaces {', '.join(replaced)}, the new unit rows"
+            " included: export it into a model first, and add the units to that."
+        )
 
 
 def require_fits(adapter: LoraAdapter, base: WeightSource) -> None:

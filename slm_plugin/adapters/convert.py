@@ -18,6 +18,7 @@ from slm_plugin.adapters.serving import embeddings_not_taken, has_one_scale
 from slm_plugin.errors import WeightsError
 from slm_plugin.weights.checkpoint import Checkpoint
 from slm_plugin.weights.staging import staged
+from slm_plugin.weights.tied import untie_differing
 from slm_plugin.weights.writer import CheckpointWriter, PlannedTensor
 
 MAX_SHARD_BYTES = 5_000_000_000
@@ -102,6 +103,7 @@ def _write_base(base: _ExtendedBase, source: Path, folder: Path) -> None:
     for path in {path for pattern in _TOKENIZER for path in base.adapter.folder.glob(pattern)}:
         shutil.copyfile(path, folder / path.name)
     _set_vocabulary(base, folder / "config.json")
+    untie_differing(folder)
     record = {**card.read(source), "base": {"path": str(source), "fingerprint": card.fingerprint(source)}}
     units = card.read(base.adapter.folder).get("units")
     card.write(folder, {**record, **({"units": units} if units else {}), "extended_by": str(base.adapter.folder)})

@@ -16,6 +16,7 @@ from slm_plugin.adapters.check import require_fits, tied_heads
 from slm_plugin.adapters.lora import CONFIG_FILE, WEIGHTS_FILE, LoraAdapter
 from slm_plugin.adapters.scale import discounted_magnitude, interpolated, interpolated_rows
 from slm_plugin.weights.checkpoint import WeightSource
+from slm_plugin.weights.permissions import share
 
 
 def write_discounted(
@@ -59,6 +60,7 @@ def write_discounted(
         units = card.read(adapter.folder).get("units") or units
         tensors = dict(_tensors(adapter, base() if needs_base else None, factor, interpolate, keep_alpha, units))
         save_file(tensors, target / WEIGHTS_FILE, metadata={"format": "pt"})
+        share(target / WEIGHTS_FILE)
 
 
 def _with_alpha(config: dict[str, Any], factor: float) -> dict[str, Any]:

@@ -16,16 +16,21 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
+import regex
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from slm_plugin.errors import WeightsError, suggest
 
+if TYPE_CHECKING:
+    import torch
+
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+_PATTERN_S = 1.0
 Kind = Literal["up", "down", "magnitude", "rows", "replaced", "copy"]
 _LOW_RANK = re.compile(r"(.+)\.(lora_A\.weight|lora_B\.weight|lora_embedding_A|lora_embedding_B)")
 _MAGNITUDE = re.compile(r"(.+)\.lora_magnitude_vector(\.weight)?")
@@ -34,8 +39,40 @@ _ROWS = re.compile(r"(.+)\.token_adapter\.trainable_tokens_delta")
 _COPIES = (".original_module.", ".modules_to_save.", ".trainable_tokens_original")
 _BASE_LAYER = re.compile(r"\.(token_adapter\.)?base_layer(?=\.)")
 _WRAPPING = ("model", "language_model")
-_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _NOT_MERGED = ("lora_bias", "target_parameters", "layer_replication", "alora_invocation_tokens", "use_qalora")
+
+
+def _pattern(text: str) -> str:
+    try:
+        regex.compile(text)
+    except regex.error as error:
+        raise ValueError(f"{text!r} is no pattern: {error}") from None
+    return text
+
+
+_Pattern = Annotated[str, Field(max_length=4096), AfterValidator(_pattern)]
+
+
+class _Config(BaseModel):
+    """The keys of ``adapter_config.json`` that are read here; the file may come from anybody.
+
+    Keys that are not listed are PEFT's own and are left alone.
+    """
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+
+    peft_type: str | None = None
+    r: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    lora_alpha: float | None = None
+    rank_pattern: dict[_Pattern, int] | None = None
+    alpha_pattern: dict[_Pattern, float] | None = None
+    target_modules: str | list[str] | None = None
+    modules_to_save: list[str] | None = None
+    trainable_token_indices: list[int] | dict[str, list[int]] | None = None
+    init_lora_weights: bool | str | None = None
+    bias: str | None = None
+    base_model_name_or_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -211,6 +248,9 @@ class LoraAdapter:
         Raises:
             WeightsError: The file cannot be read, or the tensor holds values that are not finite.
         """
+        # here, because reading a configuration must not load torch, which takes a second
+        import torch
+
         try:
             with safe_open(self.path, "pt") as file:
                 found: torch.Tensor = file.get_tensor(key)
@@ -283,10 +323,23 @@ def load_config(folder: Path) -> dict[str, Any]:
         where = "has no" if folder.is_dir() else "is not a folder with an"
         raise WeightsError(f"{folder} {where} {CONFIG_FILE}; a LoRA adapter as PEFT saves it is needed.")
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raw = path.read_bytes()
+        config: dict[str, Any] = json.loads(raw.decode("utf-8"))
+        _Config.model_validate(config)
+    except ValidationError as error:
+        detail = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, detail["loc"][:2])) or "its content"
+        raise WeightsError(f"{path}: {key} is not what PEFT writes ({detail['msg']}).") from None
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is damaged: {error}.") from None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}.") from None
     return config
+
+
+def changes_base(init: Any) -> bool:
+    """Tell whether an ``init_lora_weights`` of PEFT changes the weights of the base, not only those of the adapter."""
+    return isinstance(init, str) and init.lower().startswith(_CHANGES_BASE)
 
 
 def unsupported(config: Mapping[str, Any]) -> str:
@@ -294,7 +347,7 @@ def unsupported(config: Mapping[str, Any]) -> str:
     if config.get("peft_type") != "LORA":
         return f"peft_type is {config.get('peft_type')!r}; only LORA is accepted"
     start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.startswith(_CHANGES_BASE):
+    if changes_base(start):
         return f"init_lora_weights {start!r} changed the base itself; convert the adapter to plain LoRA"
     used = [key for key in _NOT_MERGED if config.get(key)]
     return f"{', '.join(used)} cannot be folded into the weights of a base" if used else ""
@@ -307,8 +360,12 @@ def _core(name: str) -> str:
 def _by_pattern(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
     """Return the value of the first pattern that matches the end of a module's name, as PEFT does."""
     for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
+        try:
+            # an adapter may come from anybody, and some patterns take exponential time
+            if regex.match(rf"(.*\.)?({pattern})$", module, timeout=_PATTERN_S):
+                return value
+        except TimeoutError:
+            raise WeightsError(f"{CONFIG_FILE}: the pattern {pattern!r} takes too long to match.") from None
     return default
 
 

@@ -137,12 +137,23 @@ def _against(adapter: LoraAdapter, base: Path) -> list[str]:
         found.append(f"the base has {vocabulary} tokens; with LoRA vLLM takes {MAX_VOCABULARY}")
     taller = max((adapter.replacement_shape(name)[0] for name in adapter.replaced()), default=0)
     units = card.read(adapter.folder).get("units")
-    last = units["first_id"] + units["count"] if units else 0
+    last = units.get("first_id", 0) + units.get("count", 0) if units else 0
     if 0 < vocabulary < taller:
         found.append(f"it brings {taller - vocabulary} rows that the vocabulary of its base ({vocabulary}) lacks")
     elif 0 < vocabulary < last:
         found.append(f"its units end at token {last}, the base has {vocabulary}: give the base with units")
+    elif units and _has_tokenizer(base) and not _same_units(units, card.units_of(base)):
+        first = units.get("first_id", 0)
+        found.append(f"the base has no units at tokens {first}..{last - 1}: give the base with units")
     return found
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return (folder / "tokenizer_config.json").is_file()
+
+
+def _same_units(one: dict[str, Any], other: dict[str, Any] | None) -> bool:
+    return other is not None and all(one.get(key) == other.get(key) for key in ("first_id", "count"))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 UNSPACED_LANGUAGES = frozenset({"zh", "yue", "cmn", "wuu", "nan", "ja", "th", "lo", "km", "my", "bo", "dz"})
 """Codes (ISO 639) of languages that write no blanks between words."""
 
-_UNSPACED = (
+UNSPACED_SCRIPTS = (
     r"\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}"
     r"\p{Script=Khmer}\p{Script=Myanmar}\p{Script=Tibetan}\p{Script=Bopomofo}"
 )
+"""Scripts of those languages, as the inside of a class of the module ``regex``."""
+
 # small kana, the long-vowel mark and tone marks are sounded with the character before
 _ATTACHED = r"ぁぃぅぇぉっゃゅょゎァィゥェォッャュョヮー\p{M}"
 # a vowel written before its consonant (เ แ โ ใ ไ, Lao likewise) is sounded after it
@@ -47,10 +49,10 @@ def split_words(text: str, language: str = "") -> Words:
     import regex
 
     code = language.replace("_", "-").split("-")[0].lower()
-    unspaced = code in UNSPACED_LANGUAGES if code else bool(regex.search(f"[{_UNSPACED}]", text))
+    unspaced = code in UNSPACED_LANGUAGES if code else bool(regex.search(f"[{UNSPACED_SCRIPTS}]", text))
     if not unspaced:
         return Words(tuple(text.split()), " ")
-    pattern = f"{_LEADING}[{_UNSPACED}][{_ATTACHED}]*|[^{_UNSPACED}\\s]+|\\s+"
+    pattern = f"{_LEADING}[{UNSPACED_SCRIPTS}][{_ATTACHED}]*|[^{UNSPACED_SCRIPTS}\\s]+|\\s+"
     pieces: list[str] = []
     for piece in regex.findall(pattern, text):
         if pieces and (not has_sound(piece) or not has_sound(pieces[-1])):

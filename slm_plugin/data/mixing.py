@@ -61,6 +61,23 @@ def shuffled_passes(n_pool: int, first: int, last: int, seed: int, name: str) ->
     return np.concatenate(passes)[start : start + last - first].astype(np.int64)
 
 
+def spread(counts: Sequence[int]) -> np.ndarray:
+    """Spread the rows of several streams evenly over one sequence, without changing the order within a stream.
+
+    Row j of a stream of n rows has the place (j + 1/2) / n, and rows are sorted by place: counts of 4 and 2 give
+    the streams 0, 1, 0, 0, 1, 0. Rows of equal place keep the order of their streams.
+
+    Args:
+        counts: Rows of each stream.
+
+    Returns:
+        ``(sum of counts,)`` int64 stream of each position.
+    """
+    streams_N = np.repeat(np.arange(len(counts)), counts)
+    places_N = np.concatenate([(np.arange(n) + 0.5) / max(n, 1) for n in counts])
+    return np.asarray(streams_N[np.argsort(places_N, kind="stable")], dtype=np.int64)
+
+
 @dataclass(frozen=True)
 class Surprise:
     """How rows are chosen by their loss.
@@ -103,14 +120,19 @@ class MixedDataset(torch.utils.data.Dataset[Any]):
         sources: What to mix in.
         seed: The training seed.
         mark: Whether rows say which stream they come from.
+        keeps_order: Whether training visits the rows in their order. The current stage then keeps its own, and
+            drawn rows are spread evenly among its rows.
     """
 
-    in_order = False
-    """Whether the rows must be visited in their order, and not shuffled."""
-
-    def __init__(self, current: Any, sources: Sequence[Source], seed: int, mark: bool = False) -> None:
+    def __init__(
+        self, current: Any, sources: Sequence[Source], seed: int, mark: bool = False, keeps_order: bool = False
+    ) -> None:
         self.current, self.sources, self.seed, self.mark = current, tuple(sources), seed, mark
-        self.ends = np.cumsum([len(current), *(source.n_rows for source in sources)])
+        self.keeps_order = keeps_order
+        counts = [len(current), *(source.n_rows for source in sources)]
+        self.ends = np.cumsum(counts)
+        # position -> index into the streams laid end to end: the inverse of sorting positions by stream
+        self._places_N = np.argsort(np.argsort(spread(counts), kind="stable")) if keeps_order else None
         # shared memory: persistent data-loader workers must see a new epoch and new choices too
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._choices = torch.zeros(1, dtype=torch.int64).share_memory_()
@@ -119,6 +141,11 @@ class MixedDataset(torch.utils.data.Dataset[Any]):
             for s in sources
         ]
         self._drawn: tuple[tuple[int, int], list[np.ndarray]] = ((-1, -1), [])
+
+    @property
+    def in_order(self) -> bool:
+        """Whether the rows must be visited in their order, and not shuffled."""
+        return self.keeps_order
 
     @property
     def version(self) -> tuple[int, int]:
@@ -151,6 +178,8 @@ class MixedDataset(torch.utils.data.Dataset[Any]):
 
     def locate(self, index: int) -> tuple[int, int]:
         """Return the stream of a position, 0 for the current stage, and the row's number in it."""
+        if self._places_N is not None:
+            index = int(self._places_N[index])
         part = int(np.searchsorted(self.ends, index, side="right"))
         if part == 0:
             return 0, int(index)

@@ -95,7 +95,7 @@ class ScheduledDataset(MixedDataset):
 
     The rows of a stream are shuffled passes that go on from epoch to epoch: over the current stage, over
     the rows drawn once, or over the whole source where it is resampled. Rows chosen by surprise for an
-    epoch are passed over within it.
+    epoch are skipped within it. With ``keeps_order`` the current stage is not shuffled.
 
     Args:
         current: Rows of the current stage.
@@ -105,9 +105,8 @@ class ScheduledDataset(MixedDataset):
         schedules: Schedule of each source, or None.
         n_positions: Positions in the whole training, from the length of an epoch.
         mark: Whether rows say which stream they come from.
+        keeps_order: Whether the current stage keeps the order of its rows.
     """
-
-    in_order = True
 
     def __init__(
         self,
@@ -118,8 +117,9 @@ class ScheduledDataset(MixedDataset):
         schedules: Sequence[RatioSchedule | None],
         n_positions: Callable[[int], int],
         mark: bool = False,
+        keeps_order: bool = False,
     ) -> None:
-        super().__init__(current, sources, seed, mark)
+        super().__init__(current, sources, seed, mark, keeps_order)
         self.n_positions = n_positions(len(self))
         self.n_epochs = -(-self.n_positions // len(self))
         # one epoch more than is visited: the urgency of the last rows depends on what would follow
@@ -128,6 +128,11 @@ class ScheduledDataset(MixedDataset):
         used = [ratio if source.n_rows else 0.0 for ratio, source in zip(ratios, sources, strict=True)]
         self.streams_T = assign(shares(used, schedules, progress_T))
         self._plan: tuple[tuple[int, int], np.ndarray, np.ndarray] | None = None
+
+    @property
+    def in_order(self) -> bool:
+        """Always: the schedule is an order, whether the current stage's rows are shuffled in it or not."""
+        return True
 
     def counts(self) -> dict[str, int]:
         """Return how many positions of the whole training each source gets."""
@@ -158,6 +163,8 @@ class ScheduledDataset(MixedDataset):
 
     def _stream_rows(self, stream: int, first: int, last: int, epoch: int) -> np.ndarray:
         """Return the rows that a stream gives as its ``first``-th up to its ``last``-th."""
+        if stream == 0 and self.keeps_order:
+            return np.arange(first, last, dtype=np.int64) % len(self.current)
         if stream == 0:
             return shuffled_passes(len(self.current), first, last, self.seed, _CURRENT)
         source = self.sources[stream - 1]

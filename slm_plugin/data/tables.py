@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from slm_plugin.data import delimited
 from slm_plugin.errors import DataError, suggest
+
+logger = logging.getLogger(__name__)
 
 FORMATS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv"}
 """What a local file may be, by its suffix."""
@@ -68,8 +72,23 @@ def open_local(path: str) -> Any | None:
     if local.is_file():
         if local.suffix not in FORMATS:
             raise ValueError(f"files are {', '.join(FORMATS)}, not {local.suffix!r}.")
-        return datasets.load_dataset(FORMATS[local.suffix], data_files=path, split="train")
+        form = FORMATS[local.suffix]
+        other = _other_csv(local) if form == "csv" else None
+        return datasets.load_dataset(form, data_files=path, split="train") if other is None else other
     return datasets.load_from_disk(path) if (local / "state.json").is_file() else None
+
+
+def _other_csv(path: Path) -> Any | None:
+    """Return the rows of a CSV file that is not UTF-8 with commas, as text; None for one that is."""
+    import datasets
+
+    file = delimited.read_text(path)
+    rows, mark = delimited.rows(file)
+    if file.encoding in ("utf-8", "utf-8-sig") and mark == ",":
+        return None
+    by = delimited.DELIMITERS.get(mark, repr(mark))
+    logger.warning("%s: read as %s with fields separated by %s (guessed)", path, file.encoding, by)
+    return datasets.Dataset.from_list(list(rows))
 
 
 def undecoded(table: Any) -> Any:

@@ -11,7 +11,7 @@ from slm_plugin.errors import DataError
 class Hub(Protocol):
     """What is used of ``huggingface_hub.HfApi``."""
 
-    def create_repo(self, repo_id: str, *, repo_type: str, exist_ok: bool) -> Any:
+    def create_repo(self, repo_id: str, *, repo_type: str, exist_ok: bool, private: bool) -> Any:
         """Make a repository where there is none."""
         ...
 
@@ -20,7 +20,7 @@ class Hub(Protocol):
         ...
 
 
-def push(output: Path, names: list[str], owner: str, hub: Hub, where: str = "data") -> list[str]:
+def push(output: Path, names: list[str], owner: str, hub: Hub, where: str = "data", public: bool = False) -> list[str]:
     """Upload each of several folders as a data set of its own.
 
     Args:
@@ -29,6 +29,7 @@ def push(output: Path, names: list[str], owner: str, hub: Hub, where: str = "dat
         owner: Owner on the hub.
         hub: The hub's client.
         where: Folder of the repository that the files go to; empty for its top.
+        public: Whether everybody can see repositories that are made; one that is there stays as it is.
 
     Returns:
         The repositories.
@@ -40,7 +41,7 @@ def push(output: Path, names: list[str], owner: str, hub: Hub, where: str = "dat
     for name in names:
         repository = f"{owner}/{name}"
         try:
-            hub.create_repo(repository, repo_type="dataset", exist_ok=True)
+            hub.create_repo(repository, repo_type="dataset", exist_ok=True, private=not public)
             hub.upload_folder(
                 repo_id=repository, folder_path=str(output / name), path_in_repo=where, repo_type="dataset"
             )

@@ -11,13 +11,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
 from slm_plugin import __version__
+from slm_plugin.doctor import gpus
 
 GIB = 1 << 30
+HOST = "llamafactory"
 LOW_DISK_GIB = 20
 
 
@@ -38,7 +41,9 @@ class Check:
     mend: str = ""
 
 
-REQUIRED = ("torch", "torchaudio", "transformers", "peft", "datasets", "soundfile", "soxr", "scipy", "matplotlib")
+REQUIRED = (
+    "torch", "torchaudio", "transformers", "peft", "datasets", "soundfile", "av", "soxr", "scipy", "matplotlib"
+)  # fmt: skip
 OPTIONAL = {
     "mergekit": ("merge", "merges of full models"),
     "deepspeed": ("deepspeed", "ZeRO on several GPUs"),
@@ -48,9 +53,21 @@ OPTIONAL = {
 }
 
 
-def all_checks() -> list[Check]:
-    """Look at everything; nothing is changed and nothing is fetched."""
-    groups: tuple[Callable[[], Iterator[Check]], ...] = (_python, _host, _packages, _gpu, _engine, _speech, _machine)
+def all_checks(import_host: bool = False) -> list[Check]:
+    """Look at everything; nothing is changed and nothing is fetched.
+
+    Args:
+        import_host: Import LLaMA-Factory in a child process, 15 s and more, instead of reading its source files.
+    """
+    groups: tuple[Callable[[], Iterator[Check]], ...] = (
+        _python,
+        partial(_host, import_host),
+        _packages,
+        _gpu,
+        _engine,
+        _speech,
+        _machine,
+    )
     return [check for group in groups for check in group()]
 
 
@@ -71,7 +88,7 @@ def _python() -> Iterator[Check]:
     yield Check("slm_plugin", "ok", __version__)
 
 
-def _host() -> Iterator[Check]:
+def _host(import_host: bool) -> Iterator[Check]:
     from slm_plugin.host import surface
 
     version = surface.installed_version()
@@ -80,10 +97,14 @@ def _host() -> Iterator[Check]:
             "llamafactory", "missing", "not installed", f"pip install llamafactory=={surface.EXPECTED_VERSION}"
         )
         return
-    differences = _differences()
+    unmet = _unmet(HOST)
+    differences = _imported_differences() if import_host else _differences()
     if differences:
         found = f"{version}: {'; '.join(differences)}"
         yield Check("llamafactory", "missing", found, f"pip install llamafactory=={surface.EXPECTED_VERSION}")
+    elif unmet:
+        found = f"{version} requires {', '.join(f'{need} (installed: {has})' for need, has in unmet.items())}"
+        yield Check("llamafactory", "missing", found, f"pip install {' '.join(repr(need) for need in unmet)}")
     else:
         yield Check("llamafactory", "ok", f"{version}, every symbol that is used is as expected")
     if os.environ.get("SLM_PLUGIN_DISABLE") == "1":
@@ -95,7 +116,14 @@ def _host() -> Iterator[Check]:
 
 
 def _differences() -> list[str]:
-    """Compare the host in a process of its own, where this package does not patch it."""
+    """Compare the host's source files; if they differ or cannot be read, import the host to be certain."""
+    from slm_plugin.doctor.host_source import source_differences
+
+    return [] if source_differences() == [] else _imported_differences()
+
+
+def _imported_differences() -> list[str]:
+    """Import the host in a process of its own, where this package does not patch it, and compare."""
     code = "import json; from slm_plugin.host import surface; print(json.dumps(surface.all_differences()))"
     environment = {**os.environ, "SLM_PLUGIN_DISABLE": "1"}
     done = subprocess.run(
@@ -104,6 +132,26 @@ def _differences() -> list[str]:
     if done.returncode:
         return [f"it does not start ({' '.join(done.stderr.strip().splitlines()[-1:])[:200]})"]
     return [str(text) for text in json.loads(done.stdout.strip().splitlines()[-1])]
+
+
+def _unmet(distribution: str) -> dict[str, str]:
+    """Return requirements of a distribution that are not met, and what is installed instead."""
+    try:
+        from packaging.requirements import InvalidRequirement, Requirement
+    except ImportError:
+        return {}
+    found = {}
+    for text in metadata.requires(distribution) or []:
+        try:
+            requirement = Requirement(text)
+        except InvalidRequirement:
+            continue
+        if requirement.marker and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        installed = _version(requirement.name)
+        if installed is None or not requirement.specifier.contains(installed[1], prereleases=True):
+            found[f"{requirement.name}{requirement.specifier}"] = installed[1] if installed else "none"
+    return found
 
 
 def _packages() -> Iterator[Check]:
@@ -118,12 +166,17 @@ def _packages() -> Iterator[Check]:
 
 
 def _gpu() -> Iterator[Check]:
-    if importlib.util.find_spec("torch") is None:
+    if _version("torch") is None:
+        return
+    # loading torch takes a second and more, and without a driver there is nothing that it could find
+    if not gpus.has_driver():
+        yield Check("gpu", "optional", "none: tiny models only", "use a machine with an NVIDIA GPU for real ones")
         return
     import torch
 
     if not torch.cuda.is_available():
-        yield Check("gpu", "optional", "none: tiny models only", "use a machine with an NVIDIA GPU for real ones")
+        found = f"a driver is installed, but torch {torch.__version__} finds no GPU: tiny models only"
+        yield Check("gpu", "optional", found, "install a build of torch for this GPU: https://pytorch.org/get-started")
         return
     for number in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(number)
@@ -150,10 +203,6 @@ def _speech() -> Iterator[Check]:
 
         known = [name for name in ("WAV", "FLAC", "OGG", "MP3") if name in soundfile.available_formats()]
         yield Check("libsndfile", "ok", f"{soundfile.__libsndfile_version__}: {', '.join(known)}")
-    program = shutil.which("ffmpeg")
-    # nothing here needs it: libsndfile reads recordings
-    mend = "" if program else "apt-get install ffmpeg, for recordings in other containers such as m4a or video"
-    yield Check("ffmpeg", "ok" if program else "optional", program or "not on PATH", mend)
 
 
 def _machine() -> Iterator[Check]:

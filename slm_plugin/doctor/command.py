@@ -15,6 +15,9 @@ ModelOption = Annotated[str | None, typer.Option(help="Model that the recipe's w
 GpusOption = Annotated[int, typer.Option(min=1, help="GPUs that train together.")]
 GpuOption = Annotated[str | None, typer.Option(help="What they are, such as A100; this machine's unless given.")]
 TokensOption = Annotated[float | None, typer.Option(min=1, help="Tokens of one epoch, where the data does not say.")]
+ImportHost = Annotated[
+    bool, typer.Option("--import-host", help="Also import LLaMA-Factory, in a child process: 15 s and more.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the checks as JSON.")]
 
 SIGNS = {"ok": "ok      ", "optional": "optional", "missing": "MISSING "}
@@ -26,6 +29,7 @@ def doctor(
     gpus: GpusOption = 1,
     gpu: GpuOption = None,
     tokens: TokensOption = None,
+    import_host: ImportHost = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what is installed, what is missing and the command that adds it; status 1 where something must be added."""
@@ -35,13 +39,14 @@ def doctor(
         from slm_plugin.doctor.plan import plan as plan_file
         from slm_plugin.plugins import Registry
 
-        wishes = Wishes(model, gpus, find_gpu(gpu) if gpu else this_gpu(), tokens)
+        found_gpu = find_gpu(gpu) if gpu else this_gpu()
+        wishes = Wishes(model, gpus, found_gpu, tokens, cpu=found_gpu is None and gpus == 1)
         for line in plan_file(plan, Registry.load(), wishes):
             typer.echo(line)
         return
     from slm_plugin.doctor.checks import all_checks
 
-    found = all_checks()
+    found = all_checks(import_host)
     if as_json:
         typer.echo(json.dumps([vars(check) for check in found], indent=2))
     else:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 from slm_plugin.errors import DataError, suggest
 
@@ -22,6 +24,9 @@ class Gpu:
     memory_gb: float
     tera_operations: float
 
+
+DEVICES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""Device files of the drivers of NVIDIA, AMD and, below WSL, Windows."""
 
 KNOWN = (
     Gpu("B200", 180, 2250),
@@ -52,8 +57,15 @@ def find_gpu(name: str) -> Gpu:
     return found[0]
 
 
+def has_driver() -> bool:
+    """Return whether a GPU driver is there: of NVIDIA, of AMD, or of Windows below WSL."""
+    return any(Path(device).exists() for device in DEVICES) or shutil.which("nvidia-smi") is not None
+
+
 def this_gpu() -> Gpu | None:
     """Return this machine's first GPU; None where there is none, or none that is known."""
+    if not has_driver():
+        return None
     import torch
 
     if not torch.cuda.is_available():

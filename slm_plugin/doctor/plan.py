@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from slm_plugin.doctor.estimate import UTILISATION
+from slm_plugin.doctor.calibration import calibration
+from slm_plugin.doctor.estimate import UTILISATION, Training
 from slm_plugin.doctor.gpus import Gpu
+from slm_plugin.doctor.processor import Processor, measure
 from slm_plugin.doctor.recipe import Recipe, read_recipe, read_yaml
 from slm_plugin.doctor.shapes import find_shapes
 from slm_plugin.errors import ConfigError, Problem
@@ -27,12 +31,14 @@ class Wishes:
         processes: GPUs that train together; a pipeline's step may say so itself.
         gpu: What they are; None where it is not known.
         tokens: Tokens of one epoch.
+        cpu: Whether it trains on this machine's CPU.
     """
 
     model: str | None = None
     processes: int = 1
     gpu: Gpu | None = None
     tokens: float | None = None
+    cpu: bool = False
 
 
 def plan(path: Path, registry: Registry, wishes: Wishes) -> Iterator[str]:
@@ -51,7 +57,7 @@ def plan(path: Path, registry: Registry, wishes: Wishes) -> Iterator[str]:
     elif "export_dir" in raw:
         yield f"{path.name}: {_export_bytes(path, raw, registry, wishes) / GB:.1f} GB on disk for {raw['export_dir']}"
     elif "model_name_or_path" in raw:
-        recipe = read_recipe(path, registry, wishes.model, wishes.processes, wishes.tokens)
+        recipe = read_recipe(path, registry, wishes.model, wishes.processes, wishes.tokens, wishes.cpu)
         yield from _training(recipe, wishes.gpu)
         yield from _space(recipe.disk)
     else:
@@ -62,43 +68,88 @@ def plan(path: Path, registry: Registry, wishes: Wishes) -> Iterator[str]:
 
 
 def hours(recipe: Recipe, gpu: Gpu | None) -> float | None:
-    """Return how long a training takes; None where tokens or GPU are not known.
+    """Return how long a training takes; None if the tokens or the GPU are not known.
 
-    ``tokens x operations / (GPUs x peak x utilisation)``.
+    On GPUs ``tokens x operations / (GPUs x peak x utilisation)``, on a CPU by :mod:`slm_plugin.doctor.processor`.
     """
-    if recipe.tokens is None or gpu is None:
+    tokens = recipe.tokens.total
+    if tokens is None:
+        return None
+    if recipe.training.cpu:
+        return _processor(recipe.training.autocast).seconds(recipe.training, tokens) / 3600
+    if gpu is None:
         return None
     speed = recipe.training.processes * gpu.tera_operations * 1e12 * UTILISATION
-    return recipe.tokens * recipe.needs.operations / speed / 3600
+    return tokens * recipe.needs.operations / speed / 3600
+
+
+@cache
+def _processor(bf16: bool) -> Processor:
+    return measure(bf16)
 
 
 def _training(recipe: Recipe, gpu: Gpu | None) -> Iterator[str]:
     found, training = recipe.needs, recipe.training
-    yield f"{recipe.name}: calculated, not measured (a few GB for fragmentation and the CUDA context come on top)"
+    yield f"{recipe.name}: {_basis(training)}"
     yield f"  weights    {found.frozen / GB:.2f} G that stay, {found.trained / GB:.2f} G that train"
-    parts = (
+    parts = f"process {found.process / GB:.1f}, " if found.process else ""
+    parts += (
         f"weights {found.weights / GB:.1f}, logits {found.logits / GB:.1f}, activations {found.activations / GB:.1f}"
     )
     more = f", gathered {found.gathered / GB:.1f}" if found.gathered else ""
     more += f", L2 anchor {found.anchor / GB:.1f}" if found.anchor else ""
-    of = f" of {gpu.memory_gb:.0f} GB of {gpu.name}" if gpu else " GB"
+    name, limit = ("this machine", machine_memory()) if training.cpu else ("", None)
+    if gpu and not training.cpu:
+        name, limit = gpu.name, gpu.memory_gb * GB
+    of = f" of {limit / GB:.0f} GB of {name}" if limit else " GB"
     spread = f" on each of {training.processes}" if training.processes > 1 else ""
     yield f"  memory     {found.memory / GB:.1f}{of}{spread}: {parts}{more}"
-    if gpu and found.memory > gpu.memory_gb * GB:
+    if limit and found.memory > limit:
         yield f"  too much:  {_relief(recipe)}"
     checkpoints = f"{recipe.kept} checkpoints of {found.checkpoint / GB:.1f}"
     yield f"  disk       {recipe.disk / GB:.1f} GB: {checkpoints}, and the result"
+    yield _time(recipe, gpu)
+
+
+def _basis(training: Training) -> str:
+    """Say what the numbers of a training are worth."""
+    if not training.cpu:
+        return "calculated, not measured (a few GB for fragmentation and the CUDA context come on top)"
+    known = calibration()
+    return (
+        f"calculated for this CPU; on {len(known.runs)} measured runs ({known.date}) such estimates were within"
+        f" {known.memory_error:.0%} of the memory and {known.time_error:.0%} of the time"
+    )
+
+
+def _time(recipe: Recipe, gpu: Gpu | None) -> str:
+    total, training = recipe.tokens.total, recipe.training
     took = hours(recipe, gpu)
-    if took is not None:
-        assert gpu is not None
-        yield (
-            f"  time       {took:.1f} hours for {recipe.tokens or 0:,.0f} tokens, at {UTILISATION:.0%} (assumed) of"
-            f" {training.processes} x {gpu.tera_operations:g} TFLOPS"
-        )
-    elif recipe.tokens is None:
-        yield "  time       not known: give the tokens of one epoch as --tokens"
+    if total is None:
+        return "  time       not known: give the tokens of one epoch as --tokens"
+    tokens = f"{total:,.0f} tokens ({recipe.tokens.source})"
+    if took is None:
+        return f"  time       {tokens}; give the GPU as --gpu"
+    if training.cpu:
+        speed = _processor(training.autocast)
+        how = f"{speed.rate / 1e9:,.0f} G operations a second in {speed.dtype}, measured, {speed.threads} threads"
     else:
-        yield f"  time       {recipe.tokens:,.0f} tokens; give the GPU as --gpu"
+        assert gpu is not None
+        how = f"{UTILISATION:.0%} (assumed) of {training.processes} x {gpu.tera_operations:g} TFLOPS"
+    return f"  time       {_duration(took)} for {tokens}, at {how}"
+
+
+def _duration(hours_: float) -> str:
+    if hours_ >= 1:
+        return f"{hours_:.1f} hours"
+    return f"{60 * hours_:.1f} minutes" if hours_ >= 1 / 60 else f"{3600 * hours_:.0f} seconds"
+
+
+def machine_memory() -> float | None:
+    """Return the memory of this machine in bytes; None if it is not known."""
+    if not hasattr(os, "sysconf") or "SC_PHYS_PAGES" not in os.sysconf_names:
+        return None
+    return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
 
 
 def _relief(recipe: Recipe) -> str:
@@ -123,7 +174,7 @@ def _pipeline(path: Path, raw: Mapping[str, Any], registry: Registry, wishes: Wi
     for step in loaded.steps:
         if step.train is not None:
             processes = step.processes if step.processes > 1 else wishes.processes
-            recipe = read_recipe(Path(step.train), registry, wishes.model, processes, wishes.tokens)
+            recipe = read_recipe(Path(step.train), registry, wishes.model, processes, wishes.tokens, wishes.cpu)
             yield from _training(recipe, wishes.gpu)
             memory, disk = max(memory, recipe.needs.memory), disk + recipe.disk
             took = hours(recipe, wishes.gpu)

@@ -13,14 +13,9 @@ import yaml
 from slm_plugin.config import SlmConfig, parse_block
 from slm_plugin.doctor.estimate import ALL_TARGETS, Needs, Training, needs
 from slm_plugin.doctor.shapes import find_shapes
+from slm_plugin.doctor.tokens import Tokens, all_tokens
 from slm_plugin.errors import ConfigError, DataError, Problem, suggest
 from slm_plugin.plugins import Registry
-
-TOKENS_PER_WORD = 1.3
-"""Tokens of text per word; assumed."""
-
-PUBLISHED_TOKENS = {"chiyuanhsiao/ls960_interleaves": 960 * 3600 * 50 * 1.1}
-"""Tokens of published sets: 960 hours at 50 units a second, a tenth more for text and chat form (assumed)."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +26,14 @@ class Recipe:
         name: The file's name.
         training: What decides size and work.
         needs: What it needs.
-        tokens: Tokens of the whole training; None where they are not known.
+        tokens: Tokens of the whole training.
         kept: Checkpoints that stay on disk.
     """
 
     name: str
     training: Training
     needs: Needs
-    tokens: float | None
+    tokens: Tokens
     kept: int
 
     @property
@@ -71,6 +66,7 @@ def read_recipe(
     model: str | None = None,
     processes: int = 1,
     tokens: float | None = None,
+    cpu: bool = False,
 ) -> Recipe:
     """Read a train YAML.
 
@@ -80,6 +76,7 @@ def read_recipe(
         model: The model that ``model_name_or_path`` will be made from, where that is not there yet.
         processes: Processes that train together, one per GPU.
         tokens: Tokens of one epoch, where the data does not say.
+        cpu: Whether it trains on a CPU, if it can: without DeepSpeed, quantised weights and several processes.
 
     Raises:
         ConfigError: The block or a key is wrong.
@@ -97,6 +94,7 @@ def read_recipe(
             [Problem(f"{path.name}: finetuning_type", f"{finetuning!r} cannot be estimated; lora, full.")]
         )
     half = bool(raw.get("bf16") or raw.get("fp16"))
+    zero = _zero(raw, path)
     training = Training(
         shapes=find_shapes(str(wanted), path, units),
         finetuning=finetuning,
@@ -108,14 +106,16 @@ def read_recipe(
         accumulation=int(raw.get("gradient_accumulation_steps", 1)),
         cutoff=int(raw.get("cutoff_len", 2048)),
         processes=processes,
-        zero=_zero(raw, path),
+        zero=zero,
         base_bytes=float(raw["quantization_bit"]) / 8 if raw.get("quantization_bit") else (2.0 if half else 4.0),
         autocast=half,
         checkpointing=not raw.get("disable_gradient_checkpointing", False),
         anchored=any("l2_anchor" in item for item in (config.block.mitigations if config else [])),
+        cpu=cpu and not zero and not raw.get("quantization_bit") and processes == 1,
     )
     kept = 0 if str(raw.get("save_strategy", "steps")) == "no" else int(raw.get("save_total_limit") or 1)
-    return Recipe(path.name, training, needs(training), _all_tokens(raw, path, training, config, tokens), kept)
+    found = all_tokens(raw, training, config, registry, tokens)
+    return Recipe(path.name, training, needs(training), found, kept)
 
 
 def _targets(raw: Mapping[str, Any], path: Path) -> Sequence[str]:
@@ -146,40 +146,3 @@ def _zero(raw: Mapping[str, Any], path: Path) -> int:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError([Problem(f"{path.name}: deepspeed", f"{given} names no ZeRO stage ({error}).")]) from None
     return int(stage)
-
-
-def _all_tokens(
-    raw: Mapping[str, Any], path: Path, training: Training, config: SlmConfig | None, tokens: float | None
-) -> float | None:
-    most = float(training.batch * training.cutoff * training.accumulation * training.processes)
-    if int(raw.get("max_steps") or -1) > 0:
-        return most * int(raw["max_steps"])
-    an_epoch = tokens if tokens is not None else _data_tokens(raw)
-    if an_epoch is None:
-        return None
-    replayed = sum(
-        float(ratio if not isinstance(ratio, Mapping) else ratio.get("ratio", 0.0))
-        for item in (config.block.mitigations if config else [])
-        for ratio in dict(item.get("replay", {}).get("sources", {})).values()
-    )
-    return an_epoch * (1.0 + replayed) * float(raw.get("num_train_epochs", 3.0))
-
-
-def _data_tokens(raw: Mapping[str, Any]) -> float | None:
-    """Return the tokens of an epoch: of sets that ``slm prepare`` made, and of published ones that are known."""
-    folder = Path(str(raw.get("dataset_dir", "data")))
-    names = raw.get("dataset") or ""
-    names = names if isinstance(names, list) else [name.strip() for name in str(names).split(",")]
-    try:
-        registry = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))
-        found = [_tokens_of(registry[name], folder) for name in names if name]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return sum(found) if found else None
-
-
-def _tokens_of(entry: Mapping[str, Any], folder: Path) -> float:
-    if "script_url" in entry:
-        numbers = json.loads((folder / entry["script_url"] / "card.json").read_text(encoding="utf-8"))["numbers"]
-        return float(numbers["units"]) + TOKENS_PER_WORD * float(numbers["words"])
-    return PUBLISHED_TOKENS[entry["hf_hub_url"]]

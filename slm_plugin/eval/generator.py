@@ -52,11 +52,11 @@ class EngineGenerator:
         return [self._speaker.text(tuple(ids)) for ids in written]
 
     def continue_ids(self, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> list[list[int]]:
-        """Continue prompts of token ids greedily, up to the end of the turn, which is left out."""
+        """Continue prompts of token ids greedily, up to the end of the turn; it and a thought are left out."""
         if not prompts:
             return []
         sampling = Sampling(0.0, 1.0, max_new_tokens, self._speaker.stop_ids, seed=0)
-        return [list(answer.ids) for answer in self._engine.generate(prompts, sampling)]
+        return [list(self._speaker.answer(answer.ids)) for answer in self._engine.generate(prompts, sampling)]
 
     def log_probabilities(self, chats: Sequence[tuple[str, str]]) -> list[tuple[list[int], list[float]]]:
         """Return the token ids of each assistant turn and their log-probabilities, natural logarithms.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,37 @@ def read_rows(path: str | Path, limit: int | None = None) -> list[dict[str, Any]
     if not rows:
         raise DataError(f"the evaluation file {path} has no rows.")
     return rows
+
+
+SHORT_ANSWER = "answers|answer"
+"""Columns of a short right answer beside a whole text: several, or one."""
+
+
+def has_text(row: Mapping[str, Any], names: str) -> bool:
+    """Tell whether a column of right answers holds a text that is not blank; wrong forms count as texts."""
+    value = column(row, names, "")
+    if isinstance(value, Mapping):
+        value = [value.get("value"), *(value.get("aliases") or [])]
+    values = value if isinstance(value, list) else [value]
+    return any(one.strip() if isinstance(one, str) else one is not None for one in values)
+
+
+def answerable(rows: Sequence[Any], samples: Sequence[Any], data: str, needed: str) -> dict[str, float]:
+    """Return the note on rows that a probe leaves out: their share; nothing if it leaves out none.
+
+    Args:
+        rows: All rows.
+        samples: What is made of each; None for a row that is left out.
+        data: Where the rows are, for the message.
+        needed: What a row needs, for the message.
+
+    Raises:
+        DataError: All rows are left out.
+    """
+    left_out = sum(sample is None for sample in samples)
+    if left_out == len(samples):
+        raise DataError(f"none of the {len(rows)} rows of {data} can be scored; a row needs {needed}.")
+    return {"unusable": left_out / len(samples)} if left_out else {}
 
 
 def right_answers(row: Mapping[str, Any], names: str) -> list[str]:

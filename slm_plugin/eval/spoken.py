@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -11,6 +12,7 @@ from slm_plugin.eval.match import Match, matches
 from slm_plugin.eval.normalise import Normalisation, normaliser
 from slm_plugin.eval.protocol import Generator
 from slm_plugin.eval.rates import share, word_error_rate
+from slm_plugin.eval.recogniser import ceiling
 from slm_plugin.records import Score
 from slm_plugin.stages.sqa import SECTION_BREAK
 from slm_plugin.vocabulary import strip_units, text_to_units, units_to_text
@@ -23,9 +25,6 @@ class SpokenOptions(JudgeOptions):
 
     speech: bool = False
     """Score what a recogniser understands of the spoken answer, which it must be given; else the written answer."""
-
-    match: Match = "exact"
-    """Whether the model's answer must equal a right one, or contain it as whole words."""
 
     normalise: Normalisation = "case"
     """What does not count: ``case`` and blanks, ``punctuation`` too, or also how ``english`` spells numbers."""
@@ -47,6 +46,8 @@ def score_spoken(
     questions: Sequence[Sequence[int]],
     asked: Sequence[str],
     expected: Sequence[Sequence[str]],
+    match: Sequence[Match],
+    real: Sequence[Mapping[str, Any]] = (),
 ) -> Score:
     """Return the share of questions that are answered right; the notes say how well the questions were heard.
 
@@ -57,6 +58,8 @@ def score_spoken(
         questions: Units of each question; a question without any is not asked, and counts as answered wrong.
         asked: What each question says; empty where that is not known.
         expected: Every right answer to each question.
+        match: How the answer to each question is compared with the right ones.
+        real: Rows with ``units`` and ``text`` of real speech, which give the error rate of the recogniser.
     """
     assert generator.vocabulary is not None, "needs_units"
     same = normaliser(options.normalise)
@@ -73,11 +76,13 @@ def score_spoken(
         shown = [f"{answer} (heard: {words})" for answer, words in zip(answers, given, strict=True)]
     else:
         given = [strip_units(parts[1]) for parts in sections]
-    hits = [matches(same(said), map(same, right), options.match) for said, right in zip(given, expected, strict=True)]
-    rate = share(hits)
+    rows = zip(given, expected, match, strict=True)
+    rate = share([matches(said, right, how, options.normalise) for said, right, how in rows])
     heard = [(same(asked[number]), same(strip_units(sections[number][0]))) for number in usable]
     heard = [pair for pair in heard if pair[0]]
     notes = {"question_wer": word_error_rate(*zip(*heard, strict=True)).value} if heard else {}
+    if options.speech and real:
+        notes["recogniser_wer"] = ceiling(judge, real, generator.vocabulary.count, same).value
     if len(usable) < len(questions):
         notes["unusable"] = 1 - len(usable) / len(questions)
     prompts = [said or units_to_text(units) for said, units in zip(asked, questions, strict=True)]

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from slm_plugin.errors import DataError
 
@@ -118,6 +117,9 @@ def _bootstrap(
     generator: np.random.Generator,
     resamples: int,
 ) -> Interval:
+    # here, because it takes most of a second to load and few of the importers of this module resample
+    from scipy import stats
+
     value = float(statistic(*columns, axis=-1))
     found = stats.bootstrap(
         columns,

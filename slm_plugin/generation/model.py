@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slm_plugin.errors import WeightsError
+from slm_plugin.generation.chat_form import require_trained_form
+from slm_plugin.generation.thought import without_thought
 from slm_plugin.vocabulary import UnitVocabulary
 
 if TYPE_CHECKING:
@@ -63,6 +66,10 @@ class Speaker:
         """Return the text of token ids, units and other special tokens included."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
 
+    def answer(self, ids: Sequence[int]) -> tuple[int, ...]:
+        """Return the ids of an answer without a thought in front of it."""
+        return tuple(without_thought(self.tokenizer, ids))
+
     def special(self, ids: tuple[int, ...]) -> bool:
         """Tell whether ids hold a special token that is not a unit."""
         return not self._special.isdisjoint(ids)
@@ -98,6 +105,7 @@ def load_speaker(model: Path, adapter: Path | None) -> Speaker:
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
         raise WeightsError(f"{folder} has no tokenizer that can be loaded: {_line(error)}") from error
+    require_trained_form(adapter or model, tokenizer, folder)
     try:
         configured = GenerationConfig.from_pretrained(model).eos_token_id
     except OSError:

@@ -10,6 +10,7 @@ PATCHES = {
     "llamafactory.hparams.parser": "slm_plugin.host.arguments",
     "llamafactory.data.converter": "slm_plugin.host.converters",
     "llamafactory.data.loader": "slm_plugin.host.tokenised",
+    "llamafactory.data.template": "slm_plugin.host.chat_template",
     "llamafactory.model.loader": "slm_plugin.host.tokenizer",
     "llamafactory.model.patcher": "slm_plugin.host.embeddings",
     "llamafactory.model.adapter": "slm_plugin.host.adapter",

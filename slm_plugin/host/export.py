@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import functools
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from slm_plugin import card
 from slm_plugin.errors import WeightsError
+from slm_plugin.generation import chat_form
 from slm_plugin.host import hook_check, runtime
-from slm_plugin.host.chat_template import write_training_template
+from slm_plugin.host.chat_template import require_written
 from slm_plugin.host.merge import export_merged
 from slm_plugin.weights.checkpoint import Checkpoint, count_not_finite
-from slm_plugin.weights.staging import not_written, publish, writing_error
+from slm_plugin.weights.staging import discard, not_written, publish, writing_error
+from slm_plugin.weights.tied import untie_differing
 
 
 def patch(tuner: Any) -> None:
@@ -60,7 +61,7 @@ def _export(stock: Callable[[Any], None], args: Any) -> None:
         active = runtime.active()
         if active is not None and active.staged_export is not None:
             partial, destination = active.staged_export
-            shutil.rmtree(partial, ignore_errors=True)
+            discard(partial)
             active.staged_export = None
             active.model_args.export_dir = str(destination)
 
@@ -75,15 +76,22 @@ def _finish(active: runtime.Active) -> None:
         "units": active.unit_record(),
         "base": {"path": base, "fingerprint": card.fingerprint(Path(base))},
         "adapters": adapters,
-        **{key: active.facts[key] for key in ("lora_scale", "scaled_modules") if key in active.facts},
+        **{key: active.facts[key] for key in (chat_form.KEY, "lora_scale", "scaled_modules") if key in active.facts},
     }
     card.write(partial, content)
-    write_training_template(partial, active.data_args)
+    require_written(partial, active)
     _require_finite(partial, folder)
+    _untie(partial)
     publish(partial, folder)
     n_units = active.vocabulary.count if active.vocabulary else 0
     runtime.say(f"exported {folder}: {n_units} units, adapters: {', '.join(adapters) or 'none'}")
     active.hooks.hook.slm_export(export_dir=folder)
+
+
+def _untie(partial: Path) -> None:
+    """Say ``tie_word_embeddings: false`` of a model whose embeddings and head were trained apart."""
+    if any(partial.glob("model*.safetensors")) and untie_differing(partial):
+        runtime.say("embeddings and head differ after training: the export says tie_word_embeddings: false.")
 
 
 def _require_finite(partial: Path, folder: Path) -> None:

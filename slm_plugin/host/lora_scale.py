@@ -16,12 +16,13 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from slm_plugin.adapters.check import require_loadable, require_same_fingerprint
+from slm_plugin.adapters.check import require_loadable, require_same_fingerprint, require_same_units
 from slm_plugin.adapters.discount import write_discounted
 from slm_plugin.adapters.folded import FoldedCheckpoint
 from slm_plugin.adapters.lora import CONFIG_FILE, WEIGHTS_FILE, LoraAdapter
 from slm_plugin.errors import Problem, SlmError, WeightsError, suggest
 from slm_plugin.host import runtime
+from slm_plugin.training.vocabulary_matrices import vocabulary_modules
 from slm_plugin.weights.checkpoint import Checkpoint, WeightSource
 
 
@@ -83,9 +84,11 @@ def discounted(model: Any, model_args: Any, finetuning_args: Any, is_trainable: 
     warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
     subfolder = model_args.adapter_folder or ""
     shapes = _shapes(model)
+    matrices = [f"{path}.weight" for path in vocabulary_modules(model)]
     for path in adapters:
         if Path(path).is_dir():
             require_loadable(Path(path) / subfolder, shapes)
+            require_same_units(Path(path) / subfolder, active.unit_record(), bool(active.new_tokens), matrices)
     factors = [active.factors.get(path, 1.0) for path in adapters]
     if all(factor == 1 for factor in factors):
         yield

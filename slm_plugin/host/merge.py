@@ -8,7 +8,7 @@ from typing import Any
 
 from slm_plugin.errors import ConfigError, Problem
 from slm_plugin.host import runtime
-from slm_plugin.host.chat_template import write_training_template
+from slm_plugin.host.chat_template import write_into_merge
 from slm_plugin.merge.plan import MergePlan
 from slm_plugin.merge.run import MergeReport, merge
 from slm_plugin.weights.staging import staged
@@ -46,7 +46,7 @@ def export_merged(args: Any = None) -> bool:
     with staged(folder) as partial:
         report = merge(plan, partial, model_args.export_size * BYTES_PER_GB)
         if report.tokenizer_from is not None:
-            write_training_template(partial, active.data_args)
+            write_into_merge(partial, active)
     runtime.say(_summary(plan, report, folder))
     active.hooks.hook.slm_export(export_dir=folder)
     return True

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, IterableDataset, concatenate_datasets, interleave_datasets
 
-from slm_plugin.data.mixing import MixedDataset, Source, Surprise, draw, quota, stream_probabilities
+from slm_plugin.data.mixing import (
+    MixedDataset,
+    Source,
+    Surprise,
+    draw,
+    quota,
+    shuffled_passes,
+    spread,
+    stream_probabilities,
+)
+from slm_plugin.data.planned import PlannedRows, RowPlan
 from slm_plugin.data.sourced import SourcedDataset, marked
 from slm_plugin.errors import DataError
-from slm_plugin.host import runtime
-from slm_plugin.host.sampling import refuse, scheduled
+from slm_plugin.host import runtime, token_cache
+from slm_plugin.host.sampling import count_positions, refuse, scheduled
 from slm_plugin.records import PoolDraw
-
-VOCABULARY_FILE = "slm_vocabulary.json"
 
 
 def with_replay(get_dataset: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,11 +42,29 @@ def with_replay(get_dataset: Callable[..., Any]) -> Callable[..., Any]:
         processor: Any = None,
     ) -> Any:
         def load(arguments: Any, name: str) -> Any:
-            _check_tokenised_folder(arguments.tokenized_path, tokenizer, name)
+            is_ready = token_cache.is_ready(arguments, tokenizer, name)
             module = get_dataset(template, model_args, arguments, training_args, stage, tokenizer, processor)
-            if arguments.tokenized_path and training_args.should_save:
-                _sign_tokenised_folder(Path(arguments.tokenized_path), tokenizer)
+            if arguments.tokenized_path and not is_ready and training_args.should_save:
+                token_cache.sign(arguments, tokenizer)
             return module
+
+        def load_pool(arguments: Any, wish: PoolDraw, plan: RowPlan | None) -> Any:
+            assert active is not None
+            active.row_plan = plan
+            try:
+                rows = load(arguments, wish.dataset)["train_dataset"]
+            except DataError:
+                if plan is None or plan.numbers_N is None:
+                    raise
+                rows = ()
+            finally:
+                active.row_plan = None
+            if plan is None or plan.numbers_N is None:
+                return rows
+            if len(rows) == len(plan.numbers_N):
+                return PlannedRows(rows, plan.numbers_N, plan.length)
+            runtime.say(f"replay: drawn rows of {wish.dataset} do not fit, so all of its rows are tokenised")
+            return load_pool(arguments, wish, None)
 
         active = runtime.active()
         if active is None:
@@ -53,7 +77,11 @@ def with_replay(get_dataset: Callable[..., Any]) -> Callable[..., Any]:
             return module
         current = module["train_dataset"]
         if wishes:
-            pools = [load(_pool_arguments(data_args, wish), wish.dataset)["train_dataset"] for wish in wishes]
+            plans = _row_plans(current, wishes, data_args, training_args)
+            pools = [
+                load_pool(_pool_arguments(data_args, wish), wish, plan)
+                for wish, plan in zip(wishes, plans, strict=True)
+            ]
             module["train_dataset"] = _mix(current, wishes, pools, training_args, active, mark)
         elif mark:
             module["train_dataset"] = _marked_stream(current, 0) if _streamed(current) else _marked(current)
@@ -69,6 +97,33 @@ def _pool_arguments(data_args: Any, wish: PoolDraw) -> Any:
     if arguments.tokenized_path:
         arguments.tokenized_path = f"{str(arguments.tokenized_path).rstrip('/')}-replay-{wish.dataset}"
     return arguments
+
+
+def _row_plans(current: Any, wishes: Sequence[PoolDraw], data_args: Any, training_args: Any) -> list[RowPlan | None]:
+    """Return which rows of each source to tokenise; None for all of them.
+
+    The draws are functions of the seed and the length of a source, so that only the drawn rows need be tokenised.
+    All rows are needed by a choice by loss, for packs, and in a saved tokenised data set, which later runs share.
+    """
+    if _streamed(current) or data_args.packing or data_args.tokenized_path:
+        return [None] * len(wishes)
+    n_epoch = len(current) + sum(quota(wish.ratio, len(current)) for wish in wishes)
+    # one epoch more than is begun
+    n_epochs = -(-count_positions(n_epoch, training_args) // n_epoch) + 1
+    plans: list[RowPlan | None] = []
+    for wish in wishes:
+        n_rows = quota(wish.ratio, len(current))
+        resampled = wish.resample == "epoch"
+        if wish.pick == "surprise" or (resampled and wish.schedule is not None):
+            plans.append(None)
+            continue
+        n_drawn = n_rows * n_epochs if resampled else n_rows
+        plans.append(RowPlan(functools.partial(_drawn, n_drawn=n_drawn, seed=training_args.seed, name=wish.dataset)))
+    return plans
+
+
+def _drawn(n_pool: int, n_drawn: int, seed: int, name: str) -> np.ndarray:
+    return shuffled_passes(n_pool, 0, n_drawn, seed, name)
 
 
 def _streamed(rows: Any) -> bool:
@@ -98,16 +153,26 @@ def _mix(
             raise DataError(f"replay source {source.name!r} has no rows.")
     active.facts["replay"] = {source.name: source.n_rows for source in sources}
     texts = [f"{s.name} {s.n_rows} of {len(s.rows)} ({s.resample})" for s in sources]
-    runtime.say(f"replay: {len(current)} rows of the current stage + {', '.join(texts)}")
+    noun = "rows"
+    if active.data_args.packing:
+        # a ratio is then one of packed sequences, each of several rows
+        noun = active.facts["replay_counts"] = "packed sequences"
+    runtime.say(f"replay: {len(current)} {noun} of the current stage + {', '.join(texts)}")
     if any(wish.schedule for wish in wishes):
         return scheduled(current, sources, wishes, training_args, active, mark)
     if any(source.resample == "epoch" or source.surprise for source in sources):
-        return MixedDataset(current, sources, seed, mark)
+        return MixedDataset(current, sources, seed, mark, active.keeps_order)
     drawn = [source.rows.select(draw(len(source.rows), source.n_rows, seed, source.name)) for source in sources]
-    mixed = concatenate_datasets([current, *drawn]).shuffle(seed=seed)
+    counts = [len(current), *(source.n_rows for source in sources)]
+    mixed = concatenate_datasets([current, *drawn])
+    if active.keeps_order:
+        streams_N = spread(counts)
+        mixed = mixed.select(np.argsort(np.argsort(streams_N, kind="stable")))
+        return SourcedDataset(mixed, streams_N) if mark else mixed
+    mixed = mixed.shuffle(seed=seed)
     if not mark:
         return mixed
-    streams_N = np.repeat(np.arange(len(sources) + 1), [len(current), *(source.n_rows for source in sources)])
+    streams_N = np.repeat(np.arange(len(sources) + 1), counts)
     return SourcedDataset(mixed, Dataset.from_dict({"stream": streams_N}).shuffle(seed=seed)["stream"])
 
 
@@ -127,38 +192,3 @@ def _mix_streams(
     if mark:
         streams = [_marked_stream(rows, number) for number, rows in enumerate(streams)]
     return interleave_datasets(streams, probabilities=probabilities, seed=seed, stopping_strategy="first_exhausted")
-
-
-def _vocabulary_record(tokenizer: Any) -> dict[str, int]:
-    active = runtime.active()
-    units = active.vocabulary if active else None
-    return {
-        "tokens": len(tokenizer),
-        "first_unit_id": units.first_id if units else -1,
-        "units": units.count if units else 0,
-    }
-
-
-def _sign_tokenised_folder(folder: Path, tokenizer: Any) -> None:
-    """Leave a note beside a saved tokenised data set that says for which vocabulary it is."""
-    if folder.is_dir() and not (folder / VOCABULARY_FILE).exists():
-        temporary = folder / f".{VOCABULARY_FILE}"
-        temporary.write_text(json.dumps(_vocabulary_record(tokenizer)), encoding="utf-8")
-        temporary.replace(folder / VOCABULARY_FILE)
-
-
-def _check_tokenised_folder(folder: str | None, tokenizer: Any, name: str) -> None:
-    """Refuse a saved tokenised data set of another vocabulary.
-
-    Raises:
-        DataError: Names the folder and both vocabularies.
-    """
-    path = Path(folder or "") / VOCABULARY_FILE
-    if not folder or not path.is_file():
-        return
-    saved, wanted = json.loads(path.read_text(encoding="utf-8")), _vocabulary_record(tokenizer)
-    if saved != wanted:
-        raise DataError(
-            f"{folder} holds {name} tokenised for another vocabulary ({saved}), this run has {wanted}."
-            " Remove the folder or set another tokenized_path."
-        )

@@ -21,6 +21,7 @@ from typing import Any
 import pluggy
 
 from slm_plugin.config import SlmConfig
+from slm_plugin.data.planned import RowPlan
 from slm_plugin.errors import SlmError
 from slm_plugin.plugins import Registry, stage_manager
 from slm_plugin.records import StageRun
@@ -34,7 +35,11 @@ class Active:
     Attributes:
         config: The parsed block.
         hooks: Manager with the stage and mitigations of the block.
+        tokenizer: The tokenizer that the host trains with, once it is loaded.
         vocabulary: Unit tokens of the tokenizer, once it is loaded; None without units.
+        new_tokens: Ids of the tokens that this run added to the tokenizer; empty if it had all of them.
+        host_tokens: Ids of the tokens that the host added before, for ``add_tokens`` and ``add_special_tokens``.
+        promises_units: Whether the block itself, rather than an adapter's card, says that unit rows train.
         seed: The host's training seed.
         output_dir: Where the host writes.
         process_index: Rank of this process.
@@ -45,7 +50,12 @@ class Active:
         data_args: The host's data arguments.
         finetuning_args: The host's finetuning arguments.
         training_args: The host's training arguments; None outside training.
+        keeps_order: Whether the host visits the training rows in the order they have.
+        trains: Whether this is a training or a prediction, and not chat, api or export.
+        shows_units: Whether units stay in text from which special tokens are left out.
+        row_plan: Which rows of the source that is being loaded to tokenise; None for all of them.
         staged_export: Where the host writes the export under way, and where that goes when all of it is there.
+        where: File and key of the block, for messages.
         calls: Patched functions that the host called since the block was parsed.
         trainer: Weak reference to the trainer with our hooks, once it is built.
         train_dataset: The training rows as our wrapper of ``get_dataset`` returned them.
@@ -54,7 +64,11 @@ class Active:
 
     config: SlmConfig
     hooks: pluggy.PluginManager
+    tokenizer: Any = None
     vocabulary: UnitVocabulary | None = None
+    new_tokens: range = range(0)
+    host_tokens: range = range(0)
+    promises_units: bool = False
     seed: int = 0
     output_dir: Path = Path()
     process_index: int = 0
@@ -65,7 +79,12 @@ class Active:
     data_args: Any = None
     finetuning_args: Any = None
     training_args: Any = None
+    keeps_order: bool = False
+    trains: bool = False
+    shows_units: bool = False
+    row_plan: RowPlan | None = None
     staged_export: tuple[Path, Path] | None = None
+    where: str = "slm"
     calls: set[str] = field(default_factory=set)
     trainer: weakref.ref[Any] | None = None
     train_dataset: Any = None
@@ -83,6 +102,11 @@ class Active:
             unit_count=self.vocabulary.count if self.vocabulary else 0,
             facts=dict(self.facts),
         )
+
+    @property
+    def adapters(self) -> list[str]:
+        """Folders of the adapters that this run starts from, in order."""
+        return [str(path) for path in self.model_args.adapter_name_or_path or []]
 
     def unit_record(self) -> dict[str, Any] | None:
         """Return the unit vocabulary as ``slm.json`` records it; None without units."""

@@ -18,6 +18,14 @@ from slm_plugin.records import PoolDraw
 WHERE = "slm.mitigations"
 
 
+def keeps_order(training_args: Any, finetuning_args: Any) -> bool:
+    """Return whether the host visits the training rows in the order they have.
+
+    ``disable_shuffling`` is the host's own key, ``train_sampling_strategy`` that of transformers.
+    """
+    return bool(finetuning_args.disable_shuffling) or training_args.train_sampling_strategy == "sequential"
+
+
 def refuse(wishes: Sequence[PoolDraw], mark: bool, data_args: Any, training_args: Any) -> None:
     """Refuse host options that leave nothing to schedule, to rank or to tell apart.
 
@@ -40,6 +48,12 @@ def refuse(wishes: Sequence[PoolDraw], mark: bool, data_args: Any, training_args
             problems.append(f"replay with {kind} needs rows that can be counted; set streaming: false.")
         if training_args.train_sampling_strategy == "group_by_length":
             problems.append(f"replay with {kind} sets the order of rows; remove train_sampling_strategy.")
+    resampled = any(wish.resample == "epoch" for wish in wishes) and not data_args.streaming
+    if resampled and not problems and training_args.train_sampling_strategy == "group_by_length":
+        problems.append(
+            "replay with resample: epoch changes the rows each epoch, and train_sampling_strategy: group_by_length"
+            " groups them once, before the first. Use resample: once, or remove train_sampling_strategy."
+        )
     if mark and data_args.packing:
         problems.append("one must know which source a row is from, and packing joins rows; set packing: false.")
     if problems:
@@ -63,6 +77,7 @@ def scheduled(
         [wish.schedule for wish in wishes],
         functools.partial(count_positions, training_args=training_args),
         mark,
+        active.keeps_order,
     )
     active.facts["replay_scheduled"] = mixed.counts()
     drawn = ", ".join(f"{name} {n}" for name, n in mixed.counts().items())

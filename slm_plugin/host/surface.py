@@ -33,13 +33,22 @@ SURFACE: dict[str, dict[str, Parameters]] = {
             "DataArguments.cutoff_len",
             "DataArguments.dataset",
             "DataArguments.dataset_dir",
+            "DataArguments.default_system",
+            "DataArguments.enable_thinking",
             "DataArguments.eval_dataset",
             "DataArguments.interleave_probs",
+            "DataArguments.mask_history",
             "DataArguments.max_samples",
+            "DataArguments.neat_packing",
+            "DataArguments.overwrite_cache",
             "DataArguments.packing",
+            "DataArguments.preserve_thinking",
+            "DataArguments.preprocessing_num_workers",
             "DataArguments.streaming",
             "DataArguments.template",
             "DataArguments.tokenized_path",
+            "DataArguments.tool_format",
+            "DataArguments.train_on_prompt",
             "DataArguments.val_size",
         )
     ),
@@ -47,20 +56,34 @@ SURFACE: dict[str, dict[str, Parameters]] = {
         (
             "FinetuningArguments.additional_target",
             "FinetuningArguments.create_new_adapter",
+            "FinetuningArguments.disable_shuffling",
             "FinetuningArguments.finetuning_type",
+            "FinetuningArguments.freeze_extra_modules",
+            "FinetuningArguments.lora_target",
+            "FinetuningArguments.pissa_init",
+            "FinetuningArguments.pure_bf16",
+            "FinetuningArguments.ref_model",
+            "FinetuningArguments.use_asft_loss",
+            "FinetuningArguments.use_badam",
             "FinetuningArguments.stage",
         )
     ),
+    "llamafactory.hparams.generating_args": dict.fromkeys(("GeneratingArguments.skip_special_tokens",)),
     "llamafactory.hparams.model_args": dict.fromkeys(
         (
             "ModelArguments.adapter_folder",
             "ModelArguments.adapter_name_or_path",
+            "ModelArguments.cache_dir",
             "ModelArguments.export_dir",
             "ModelArguments.export_size",
+            "ModelArguments.hf_hub_token",
             "ModelArguments.infer_backend",
             "ModelArguments.infer_dtype",
             "ModelArguments.model_name_or_path",
+            "ModelArguments.model_revision",
+            "ModelArguments.quantization_bit",
             "ModelArguments.resize_vocab",
+            "ModelArguments.trust_remote_code",
             "ModelArguments.use_unsloth",
         )
     ),
@@ -76,8 +99,12 @@ SURFACE: dict[str, dict[str, Parameters]] = {
     "llamafactory.data.converter": {
         "DatasetConverter": ("dataset_attr", "data_args"),
         "register_dataset_converter": ("name", "dataset_converter"),
+        "align_dataset": ("dataset", "dataset_attr", "data_args", "training_args"),
     },
     "llamafactory.data.loader": {
+        "get_dataset_list": ("dataset_names", "dataset_dir"),
+        "_get_merged_dataset": ("dataset_names", "model_args", "data_args", "training_args", "stage", "return_dict"),
+        "_get_dataset_processor": ("data_args", "stage", "template", "tokenizer", "processor", "do_generate"),
         "_get_preprocessed_dataset": (
             "dataset",
             "data_args",
@@ -90,8 +117,11 @@ SURFACE: dict[str, dict[str, Parameters]] = {
         ),
     },
     "llamafactory.data.template": {
-        "Template.encode_oneturn": ("self", "tokenizer", "messages", "system", "tools"),
-        "Template._get_jinja_template": ("self", "tokenizer"),
+        "Llama2Template": None,
+        "ReasoningTemplate": None,
+        "TEMPLATES": None,
+        "Template.add_thought": ("self", "content"),
+        "Template.encode_multiturn": ("self", "tokenizer", "messages", "system", "tools", "discarding_history_cot"),
         "get_template_and_fix_tokenizer": ("tokenizer", "data_args"),
     },
     "llamafactory.model.loader": {"patch_tokenizer": ("tokenizer", "model_args")},
@@ -103,6 +133,7 @@ SURFACE: dict[str, dict[str, Parameters]] = {
     },
     "llamafactory.model.adapter": {
         "LoraConfig": None,
+        "init_adapter": ("config", "model", "model_args", "finetuning_args", "is_trainable"),
         "_setup_lora_tuning": (
             "config",
             "model",
@@ -112,7 +143,12 @@ SURFACE: dict[str, dict[str, Parameters]] = {
             "cast_trainable_params_to_fp32",
         ),
     },
-    "llamafactory.train.sft.workflow": {"CustomSeq2SeqTrainer": None, "get_dataset": GET_DATASET},
+    "llamafactory.train.sft.workflow": {
+        "CustomSeq2SeqTrainer": None,
+        "CustomSeq2SeqTrainer.compute_loss": ("self", "model", "inputs", "args", "kwargs"),
+        "CustomSeq2SeqTrainer.save_predictions": ("self", "dataset", "predict_results", "skip_special_tokens"),
+        "get_dataset": GET_DATASET,
+    },
     "llamafactory.train.pt.workflow": {"CustomTrainer": None, "get_dataset": GET_DATASET},
     "llamafactory.train.rm.workflow": {"PairwiseTrainer": None, "get_dataset": GET_DATASET},
     "llamafactory.train.kto.workflow": {"CustomKTOTrainer": None, "get_dataset": GET_DATASET},
@@ -186,8 +222,11 @@ def require() -> None:
     """Refuse to go on with a host whose surface differs, as far as it is loaded.
 
     Raises:
-        HostError: One line that names every difference.
+        HostError: One line that names every difference, or says why a part of this package could not be loaded.
     """
+    finder = getattr(sys.modules.get("slm_plugin_autoload"), "HostFinder", None)
+    if failures := list(dict.fromkeys(getattr(finder, "failures", ()))):
+        raise HostError(f"slm_plugin is not in force in all of LLaMA-Factory: {'; '.join(failures)}.")
     found = [text for name in SURFACE if name in sys.modules for text in differences(sys.modules[name])]
     if found:
         raise HostError(_message(found))

@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from slm_plugin.host import runtime
+from slm_plugin.host.shown_units import show_units
 from slm_plugin.vocabulary import UnitVocabulary
 
 
@@ -15,11 +16,14 @@ def patch(loader: Any) -> None:
 
     @functools.wraps(stock)
     def patch_tokenizer(tokenizer: Any, model_args: Any) -> None:
+        n_known = len(tokenizer)
         stock(tokenizer, model_args)
         active = runtime.active()
         if active is None:
             return
-        before = len(tokenizer)
+        active.tokenizer = tokenizer
+        before = set(tokenizer.get_vocab().values())
+        active.host_tokens = range(n_known, len(tokenizer))
         if active.config.unit_count:
             active.vocabulary = UnitVocabulary.extend(tokenizer, active.config.unit_count)
         else:
@@ -29,8 +33,12 @@ def patch(loader: Any) -> None:
         ]
         if further:
             tokenizer.add_tokens(further, special_tokens=True)
-        if len(tokenizer) > before:
-            # the host resizes the embeddings only where this is set
+        added = set(tokenizer.get_vocab().values()) - before
+        active.new_tokens = range(min(added), max(added) + 1) if added else range(0)
+        if added:
+            # the host looks at the embeddings only if this is set
             model_args.resize_vocab = True
+        if active.vocabulary is not None and active.shows_units and not active.trains:
+            show_units(tokenizer, active.vocabulary)
 
     loader.patch_tokenizer = patch_tokenizer

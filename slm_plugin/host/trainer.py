@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from slm_plugin.data.sourced import SOURCE_COLUMN
 from slm_plugin.host import hook_check, runtime
 from slm_plugin.host.probes import ProbeCallback
 from slm_plugin.host.sampling import sampler_for
+from slm_plugin.host.shown_units import WithUnitsCounted, units_shown
 from slm_plugin.host.surprise import SurpriseCallback
 from slm_plugin.records import StageRun
 from slm_plugin.training.optimizers import scale_rates
@@ -67,6 +69,17 @@ class Means:
         return found
 
 
+@contextlib.contextmanager
+def outputs_of(model: Any) -> Iterator[list[Any]]:
+    """Collect what a model returns from its forwards inside."""
+    seen: list[Any] = []
+    handle = model.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
 def checkpoints_of(arguments: Any) -> dict[str, Any]:
     """Return from where a run continues and whether it writes checkpoints, by the host's training arguments."""
     resumed = arguments.resume_from_checkpoint
@@ -85,6 +98,7 @@ def with_hooks(stock: Any) -> Any:
         """The host's trainer; see :mod:`slm_plugin.hookspecs` for what fires when."""
 
         optimizer: Any
+        compute_metrics: Any
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
@@ -100,6 +114,12 @@ def with_hooks(stock: Any) -> Any:
             if isinstance(self.train_dataset, MixedDataset):
                 self.add_callback(EpochCallback(self.train_dataset))
                 self.add_callback(SurpriseCallback(self, self.train_dataset))
+            if (
+                self.args.predict_with_generate
+                and self.slm.vocabulary is not None
+                and self.compute_metrics is not None
+            ):
+                self.compute_metrics = WithUnitsCounted(self.compute_metrics, self.slm.vocabulary)
             self.slm_card = make_card(self.slm, self.model)
             self.add_callback(CardCallback(self.slm_card))
             if self.slm.config.probes is not None:
@@ -164,7 +184,13 @@ def with_hooks(stock: Any) -> Any:
                 return super().compute_loss(model, inputs, *args, **kwargs)
             wants_outputs = kwargs.pop("return_outputs", args[0] if args else False)
             # the host takes the labels out of the mapping where it computes the loss itself
-            loss, outputs = super().compute_loss(model, dict(inputs), True, *args[1:], **kwargs)
+            if self.finetuning_args.use_asft_loss:
+                # this loss of the host returns no outputs, whatever return_outputs is
+                with outputs_of(model) as seen:
+                    loss = super().compute_loss(model, dict(inputs), *args[1:], **kwargs)
+                outputs = seen[-1]
+            else:
+                loss, outputs = super().compute_loss(model, dict(inputs), True, *args[1:], **kwargs)
             micro_batches, weight = self._share(inputs.get("labels"), kwargs.get("num_items_in_batch"))
             # the module itself: a second forward through a wrapper for several processes would confuse it
             values = hook(
@@ -190,6 +216,13 @@ def with_hooks(stock: Any) -> Any:
                 return micro_batches, 1.0
             processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
             return micro_batches, labels.ne(-100).sum() * (micro_batches * processes) / n_items
+
+        def save_predictions(self, dataset: Any, predict_results: Any, skip_special_tokens: bool = True) -> None:
+            shown: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+            if self.slm is not None and self.slm.vocabulary is not None and self.slm.shows_units:
+                shown = units_shown(self.processing_class, self.slm.vocabulary)
+            with shown:
+                super().save_predictions(dataset, predict_results, skip_special_tokens)
 
         def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
             if self.slm is not None and "loss" in logs:

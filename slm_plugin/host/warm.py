@@ -25,7 +25,11 @@ from collections.abc import Callable
 from importlib.metadata import distribution
 from typing import Any, NoReturn
 
+from slm_plugin.pipeline import process_tree
+
 POLL_SECONDS = 0.1
+STOP_SECONDS = float(os.environ.get("SLM_PLUGIN_STOP_SECONDS", "10"))
+"""How long what a command left behind has to end after SIGTERM."""
 
 
 def main() -> None:
@@ -115,12 +119,13 @@ def _run(words: list[str], log: str, environment: dict[str, str], group: int) ->
     """Become a command line with its output in a log."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.setpgid(0, group)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     for stream in (1, 2):
         os.dup2(output, stream)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.update(environment)
     sys.argv = words
+    process_tree.adopt()
     status = 0
     try:
         _main_of(words[0])()
@@ -131,6 +136,10 @@ def _run(words: list[str], log: str, environment: dict[str, str], group: int) ->
         status = 1
     sys.stdout.flush()
     sys.stderr.flush()
+    if process_tree.descendants(os.getpid()):
+        # trackers of shared memory end when their pipe is closed, and ignore SIGTERM
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        process_tree.end_rest(STOP_SECONDS)
     # the parent's exit handlers are not this child's to run
     os._exit(status)
 

@@ -22,6 +22,7 @@ from slm_plugin.infer.questions import open_data, question_units
 from slm_plugin.speech.codecs import require_units
 from slm_plugin.speech.protocol import Codec
 from slm_plugin.vocabulary import strip_units, text_to_units, units_to_text
+from slm_plugin.weights.durable import settle
 
 MADE_BY = b"slm_infer"
 """Key of the Parquet metadata that says what a file of answers was made by."""
@@ -140,7 +141,8 @@ class _Job:
         return {renamed[name]: [_plain(row[name]) for row in batch] for name in kept} | ours
 
     def _columns(self, written: Sequence[Answer | None]) -> dict[str, list[Any]]:
-        texts = [self.speaker.text(answer.ids) if answer is not None else "" for answer in written]
+        said = [self.speaker.answer(answer.ids) if answer is not None else () for answer in written]
+        texts = [self.speaker.text(ids) for ids in said]
         parts = [split_answer(text) for text in texts]
         units = [text_to_units(text) for text in texts]
         columns: dict[str, list[Any]] = {
@@ -187,7 +189,7 @@ def _write(path: Path, columns: dict[str, list[Any]], made_by: str) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     try:
         parquet.write_table(table, temporary, compression="zstd")
-        temporary.replace(path)
+        settle(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise DataError(f"{path} cannot be written: {error}.") from None

@@ -34,5 +34,11 @@ def infer(file: InferFile) -> None:
 
         from slm_plugin.data.upload import push
 
-        for repository in push(Path(options.output), [found.name for found in done], options.push_to_hub, HfApi()):
+        for repository in push(
+            Path(options.output),
+            [found.name for found in done],
+            options.push_to_hub,
+            HfApi(),
+            public=options.push_public,
+        ):
             typer.echo(f"uploaded {repository}")

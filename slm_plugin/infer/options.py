@@ -109,6 +109,9 @@ class InferOptions(Strict):
     push_to_hub: str | None = None
     """Owner on the hub; each set of answers becomes ``<owner>/<name>``. Nothing leaves the machine unless set."""
 
+    push_public: bool = False
+    """Whether everybody can see what ``push_to_hub`` makes; private unless set."""
+
     @model_validator(mode="after")
     def _consistent(self) -> InferOptions:
         names = [data.folder for data in self.data]

@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
-WaveFile = Annotated[Path, typer.Argument(metavar="FILE.wav", help="A recording: wav, flac, ogg, opus or mp3.")]
+WaveFile = Annotated[
+    Path, typer.Argument(metavar="FILE.wav", help="A recording, or a video file with one sound stream.")
+]
 CodecName = Annotated[str, typer.Option(help="Registered codec, or a folder.")]
 ListenFile = Annotated[
     Path | None,

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from slm_plugin import card
+from slm_plugin.generation import chat_form
 from slm_plugin.merge.plan import MergePlan
 from slm_plugin.merge.sources import Source, Sources
 from slm_plugin.merge.vocabulary import Vocabulary
-from slm_plugin.vocabulary import UnitVocabulary
 
 _TOKENIZER = ("*token*.json", "*.model", "*.tiktoken", "vocab*", "merges.txt", "normalizer.json", "chat_template*")
 _MODEL = ("generation_config.json", "*processor*.json", "*.py")
@@ -41,8 +41,10 @@ def write_files(folder: Path, plan: MergePlan, sources: Sources, vocabulary: Voc
 def card_content(plan: MergePlan, sources: Sources, donor: Source) -> dict[str, Any]:
     """Return what ``slm.json`` says of a merged model."""
     base = plan.base_model or sources.members[0].model
+    forms = [found for source in sources.members if (found := chat_form.recorded(source.path))]
     return {
-        "units": _units(donor),
+        **({chat_form.KEY: forms[0]} if forms else {}),
+        "units": None if donor.tokenizer is None else card.units_of(donor.tokenizer),
         "base": {"path": str(base), "fingerprint": card.fingerprint(base)},
         "merge": {
             "method": plan.method_name,
@@ -65,21 +67,6 @@ def card_content(plan: MergePlan, sources: Sources, donor: Source) -> dict[str, 
 def _dump(options: Any) -> dict[str, Any]:
     found: dict[str, Any] = options.model_dump(mode="json", by_alias=True)
     return found
-
-
-def _units(donor: Source) -> dict[str, Any] | None:
-    """Return the unit vocabulary as cards record it: the donor's own record, else what its tokenizer holds."""
-    if donor.tokenizer is None:
-        return None
-    recorded: dict[str, Any] | None = card.read(donor.tokenizer).get("units")
-    if recorded:
-        return recorded
-    from transformers import AutoTokenizer
-
-    found = UnitVocabulary.find(AutoTokenizer.from_pretrained(donor.tokenizer))
-    if found is None:
-        return None
-    return {"count": found.count, "first_id": found.first_id, "seed": None, "init": None}
 
 
 def _copy(source: Path, folder: Path, patterns: tuple[str, ...]) -> None:

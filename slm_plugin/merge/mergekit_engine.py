@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import random
-import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ from slm_plugin.merge.plan import MergePlan
 from slm_plugin.merge.sources import Source, Sources
 from slm_plugin.merge.vocabulary import Vocabulary
 from slm_plugin.weights.checkpoint import Checkpoint
-from slm_plugin.weights.staging import make_partial
+from slm_plugin.weights.staging import discard, make_partial
 from slm_plugin.weights.writer import CheckpointWriter, PlannedTensor
 
 
@@ -58,7 +57,7 @@ def merged_by_mergekit(
 
         yield merged
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        discard(work)
 
 
 def _plain(source: Source, vocabulary: Vocabulary, folder: Path) -> Path:

@@ -20,6 +20,7 @@ from slm_plugin.merge.sources import Source, Sources, fail, open_sources, requir
 from slm_plugin.merge.vocabulary import RowRule, Vocabulary, plan_vocabulary
 from slm_plugin.weights.checkpoint import count_not_finite
 from slm_plugin.weights.staging import staged
+from slm_plugin.weights.tied import untie_differing
 from slm_plugin.weights.writer import CheckpointWriter, PlannedTensor
 
 Merged = Callable[[str, int | None], torch.Tensor]
@@ -83,6 +84,7 @@ def merge(plan: MergePlan, destination: Path, max_shard_bytes: int | None = None
             for tensor, found in side_by_side(planned, produce):
                 writer.write(tensor.name, found)
         write_files(folder, plan, sources, vocabulary, _main_dtype(planned))
+        untie_differing(folder)
     commons = {rule.common for rule in vocabulary.rules.values()}
     return MergeReport(
         folder=destination,

@@ -10,10 +10,12 @@ from typing import Any
 
 import torch
 
+from slm_plugin import card
 from slm_plugin.adapters.check import require_same_fingerprint
 from slm_plugin.adapters.folded import FoldedCheckpoint
 from slm_plugin.adapters.lora import CONFIG_FILE, LoraAdapter
 from slm_plugin.errors import SlmError, WeightsError
+from slm_plugin.generation import chat_form
 from slm_plugin.merge.plan import MergePlan
 from slm_plugin.weights.checkpoint import Checkpoint, WeightSource, count_not_finite
 
@@ -121,6 +123,8 @@ def open_sources(plan: MergePlan) -> Sources:
     compared = [*([base] if base is not None and uses_base else []), *found]
     for source in compared[1:]:
         problems += _differences(compared[0], source)
+    other_form = chat_form.differing({str(source.path): source.path for source in found})
+    problems += [other_form] if other_form else []
     fail(problems)
     return Sources(tuple(found), base if uses_base else None)
 
@@ -177,14 +181,18 @@ def _parent(adapter: LoraAdapter, base_model: Path | None) -> Path:
             raise WeightsError(text)
         return own
     if own.is_dir() and own.resolve() != base_model.resolve():
-        sizes = [_vocabulary_size(read_config(folder)) for folder in (own, base_model)]
-        return own if sizes[0] != sizes[1] else base_model
+        own_vocabulary, other = (_vocabulary(folder) for folder in (own, base_model))
+        return own if own_vocabulary != other else base_model
     return base_model
 
 
-def _vocabulary_size(config: Mapping[str, Any]) -> Any:
+def _vocabulary(folder: Path) -> tuple[Any, Any]:
+    """Return the rows of a model's vocabulary and where its units are; a padded matrix has rows for units anyway."""
+    config = read_config(folder)
     inner = config.get("text_config")
-    return (inner if isinstance(inner, Mapping) else config).get("vocab_size")
+    units = card.units_of(folder)
+    rows = (inner if isinstance(inner, Mapping) else config).get("vocab_size")
+    return rows, units and (units["first_id"], units["count"])
 
 
 def _checkpoint(path: Path, opened: dict[Path, Checkpoint]) -> Checkpoint:

@@ -10,12 +10,15 @@ Source: Hinton et al. 2015, arXiv 1503.02531, section 2 (temperature); Li and Ho
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import Field
 
+from slm_plugin.adapters.lora import CONFIG_FILE, changes_base, load_config
 from slm_plugin.data.sourced import SOURCE_COLUMN
+from slm_plugin.errors import ConfigError, Problem
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.records import PoolDraw, StageRun
 from slm_plugin.strict import Strict
@@ -46,7 +49,8 @@ class KlAnchor:
 
         teacher: Literal["stage_start", "base"] = "stage_start"
         """The model to stay close to: ``stage_start`` as it was when this stage began; ``base`` without the
-        adapter and without what it trained in full (LoRA only)."""
+        adapter and without what it trained in full (LoRA only). Under ``pissa_init`` the base is the model that
+        a new adapter starts from."""
 
         rows: Literal["all", "replayed", "current"] = "all"
         """On which rows: ``all``, those ``replayed`` from earlier tasks, or those of the ``current`` stage. The
@@ -56,6 +60,7 @@ class KlAnchor:
         self.options = options
         self.wants_sources = options.strength > 0 and options.rows != "all"
         self._start: dict[str, torch.Tensor] | None = None
+        self._starts_from_base = False
 
     @hookimpl
     def slm_check(self, arguments: Mapping[str, Any], draws: Sequence[PoolDraw]) -> list[str]:
@@ -73,15 +78,41 @@ class KlAnchor:
                 "kl_anchor has teacher: base, which is the model without its adapter, but finetuning_type is"
                 f" {arguments['finetuning_type']}. Use teacher: stage_start."
             )
+        elif self.options.teacher == "base":
+            adapters = arguments.get("adapter_name_or_path") or []
+            is_new = not adapters or bool(arguments.get("create_new_adapter"))
+            # PiSSA takes the adapter's start out of the base's weights: only with that start are they the base's
+            self._starts_from_base = is_new and bool(arguments.get("pissa_init"))
+            # an adapter on a hub is looked at when it is loaded
+            if not is_new and (Path(adapters[-1]) / CONFIG_FILE).is_file():
+                init = load_config(Path(adapters[-1])).get("init_lora_weights")
+                if changes_base(init):
+                    problems.append(_moved_base(f"the adapter {adapters[-1]}", init))
         deepspeed = arguments.get("hf_deepspeed_config")
         if self.options.teacher == "stage_start" and deepspeed is not None and deepspeed.is_zero3():
             problems.append(
                 "kl_anchor has teacher: stage_start, whose weights cannot be put in place where ZeRO-3 partitions"
                 " the model. Use ZeRO-2, or teacher: base."
             )
-        if arguments.get("enable_liger_kernel"):
-            problems.append("kl_anchor does not work with enable_liger_kernel: true, which keeps no logits.")
+        problems += [
+            f"kl_anchor does not work with {key}: true, which keeps no logits."
+            for key in ("enable_liger_kernel", "use_unsloth")
+            if arguments.get(key)
+        ]
         return problems
+
+    @hookimpl
+    def slm_stage_start(self, model: Any) -> None:
+        """Refuse a base that the adapter's initialisation has changed, wherever the adapter is from.
+
+        Raises:
+            ConfigError: Names the initialisation.
+        """
+        if not self.options.strength or self.options.teacher != "base" or self._starts_from_base:
+            return
+        for adapter in getattr(model, "peft_config", {}).values():
+            if changes_base(getattr(adapter, "init_lora_weights", True)):
+                raise ConfigError([Problem("slm.mitigations", _moved_base("the adapter", adapter.init_lora_weights))])
 
     @hookimpl
     def slm_extra_loss(
@@ -119,8 +150,13 @@ class KlAnchor:
     def slm_stage_end(self, run: StageRun) -> None:
         """Let go of the teacher."""
         self._start = None
-        if self.options.strength and self.options.teacher == "stage_start":
+        if self.options.strength and not self._drops_adapter:
             stage_start.forget(run)
+
+    @property
+    def _drops_adapter(self) -> bool:
+        """Whether the teacher is the model with its adapter off."""
+        return self.options.teacher == "base" and not self._starts_from_base
 
     def _chosen(self, labels: torch.Tensor, sources: torch.Tensor | None) -> torch.Tensor:
         """Return which rows of the batch count."""
@@ -132,13 +168,20 @@ class KlAnchor:
         return answered_B & (replayed_B if self.options.rows == "replayed" else ~replayed_B)
 
     def _teacher_weights(self, run: StageRun, model: Any, partitioned: bool) -> dict[str, torch.Tensor] | None:
-        if self.options.teacher == "base":
+        if self._drops_adapter:
             return None
         if self._start is None:
             assert not partitioned
             trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
             self._start = stage_start.at_start(run, trained)
         return self._start
+
+
+def _moved_base(adapter: str, init: Any) -> str:
+    return (
+        f"kl_anchor has teacher: base, but {adapter} was initialised by init_lora_weights: {init}, which takes the"
+        " adapter's start out of the base's weights. Use teacher: stage_start."
+    )
 
 
 @hookimpl

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from slm_plugin import card
+from slm_plugin.pipeline.digests import Digests
 from slm_plugin.pipeline.plan import Pipeline, Step
+from slm_plugin.pipeline.sources import Sources, sources_of
 
 
 @dataclass(frozen=True)
@@ -21,51 +21,49 @@ class Inputs:
     Attributes:
         fingerprint: Sixteen hex digits over all of it.
         parts: The same part by part, twelve digits each, to say later which one changed: ``definition``,
-            ``environment``, ``versions``, ``skills``, ``engine``, ``step NAME`` for steps it needs and ``file PATH``.
+            ``environment``, ``versions``, ``skills``, ``engine``, ``step NAME`` for steps it needs, ``file PATH``,
+            ``folder PATH`` and ``data set NAME``.
     """
 
     fingerprint: str
     parts: Mapping[str, str]
 
 
-def step_inputs(step: Step, pipeline: Pipeline, upstream: Mapping[str, str]) -> Inputs:
+def step_inputs(
+    step: Step,
+    pipeline: Pipeline,
+    upstream: Mapping[str, str],
+    digests: Digests | None = None,
+    written: Collection[Path] = (),
+) -> Inputs:
     """Return what decides a step's result.
 
-    That is its definition, the host YAML it names with the data it reads, its ``inputs``, the
-    versions of the software, and the fingerprints of the steps it needs. Evaluations also depend on
-    the pipeline's skills.
+    That is its definition, the YAML that it names with the data and models that it reads, its ``inputs`` and scripts,
+    the versions of the software, and the fingerprints of the steps that it needs. Evaluations also depend on the
+    pipeline's skills.
 
     Args:
         step: The step.
         pipeline: The pipeline it is part of.
         upstream: Fingerprint by name of every step it needs.
+        digests: Digests of files that are remembered.
+        written: What the steps of the pipeline write, which is no input: it is known by the steps' own fingerprints.
     """
+    digests = digests or Digests()
     known: dict[str, object] = {
         # what a row is called in tables decides no score
-        "step": step.model_dump(exclude={"needs": True, "evaluate": {"label", "variants"}}),
+        "definition": step.model_dump(exclude={"needs": True, "evaluate": {"label", "variants"}}),
         "environment": pipeline.environment,
-        "upstream": dict(sorted(upstream.items())),
-        "versions": card.versions(),
+        "versions": {name: release(version) for name, version in card.versions().items()},
     }
     if step.evaluate is not None:
         known["skills"] = [skill.model_dump() for skill in pipeline.skills]
         if pipeline.engine != "auto":
             known["engine"] = pipeline.engine
-    digest = hashlib.sha256(_text(known))
-    parts = {
-        "definition" if key == "step" else key: _digits(_text(value))
-        for key, value in known.items()
-        if key != "upstream"
-    }
+    parts = {name: _digits(_text(value)) for name, value in known.items()}
     parts |= {f"step {name}": digits for name, digits in upstream.items()}
-    for file in _files_of(step, pipeline):
-        digest.update(f"{file}\n".encode())
-        if file.is_file():
-            with file.open("rb") as content:
-                found = hashlib.file_digest(content, "sha256")
-            digest.update(found.digest())
-            parts[f"file {file}"] = found.hexdigest()[:12]
-    return Inputs(digest.hexdigest()[:16], parts)
+    parts |= _digested(sources_of(step, pipeline, written), digests)
+    return Inputs(_digits(_text(parts), 16), parts)
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
@@ -76,8 +74,10 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
             continue
         kind, _, what = name.partition(" ")
         verb = "is new" if name not in before else "is gone" if name not in now else "changed"
-        if kind == "file":
+        if kind in ("file", "folder"):
             found.append(f"{what} {verb}")
+        elif kind == "data":
+            found.append(f"the {name} {verb}")
         elif kind == "step":
             found.append(f"step {what} {'has another result' if verb == 'changed' else verb}")
         else:
@@ -85,33 +85,22 @@ def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return found
 
 
+def release(version: str) -> str:
+    """Return a version without its patch level, whose releases repair and change no results by intention."""
+    return ".".join(version.partition("+")[0].split(".")[:2])
+
+
+def _digested(sources: Sources, digests: Digests) -> dict[str, str]:
+    found = {f"file {path}": digests.file(path) for path in sources.files}
+    found |= {f"folder {path}": digests.any(path) for path in sources.folders}
+    for name, (entry, paths) in sources.data_sets.items():
+        found[f"data set {name}"] = _digits(_text([entry, [digests.any(path) for path in paths]]))
+    return found
+
+
 def _text(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, default=str).encode()
 
 
-def _digits(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:12]
-
-
-def _files_of(step: Step, pipeline: Pipeline) -> list[Path]:
-    files = [Path(name) for name in step.inputs]
-    for name in (step.train, step.export):
-        if name is not None:
-            files += [Path(name), *_data_of(Path(name))]
-    if step.evaluate is not None:
-        options = [value for skill in pipeline.skills for value in skill.options.values()]
-        files += [Path(value) for value in options if isinstance(value, str) and Path(value).exists()]
-    return [file for path in files for file in _files_in(path)]
-
-
-def _data_of(host_yaml: Path) -> list[Path]:
-    """Return the data folder that a train YAML names; outputs of other steps come in as upstream."""
-    folder = OmegaConf.select(OmegaConf.load(host_yaml), "dataset_dir")
-    return [Path(folder)] if isinstance(folder, str) and Path(folder).is_dir() else []
-
-
-def _files_in(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    # running a script writes bytecode beside it, which is no input
-    return sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+def _digits(content: bytes, n: int = 12) -> str:
+    return hashlib.blake2b(content).hexdigest()[:n]

@@ -3,45 +3,51 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 import slm_plugin
 from slm_plugin import card
 from slm_plugin.pipeline import records
-from slm_plugin.pipeline.plan import Pipeline, Step
+from slm_plugin.pipeline.digests import Digests
+from slm_plugin.pipeline.outputs import seal
+from slm_plugin.pipeline.plan import Pipeline, Step, host_config
 
 FILE_NAME = "lineage.json"
 
 
-def describe(step: Step, outputs: Iterable[Path], started: datetime) -> dict[str, Any]:
+def describe(
+    step: Step, outputs: Sequence[Path], started: datetime, digests: Digests, overrides: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return what a finished step is recorded with.
 
     Args:
         step: The step.
         outputs: Files and folders that it wrote.
         started: When it was started.
+        digests: Digests of files that are remembered.
+        overrides: ``key=value`` arguments of the run.
 
     Returns:
-        ``kind``, ``definition``, ``config`` (the host YAML as read), ``seed``, ``versions``, ``code`` (twelve
-        digits over this package's files), ``outputs`` (twelve digits by path), ``started`` and ``ended``.
+        ``kind``, ``definition``, ``config`` (the host YAML as it was run), ``overrides``, ``seed``, ``versions``,
+        ``code`` (twelve digits over this package's files), ``outputs`` (twelve digits by path), ``weights`` (size and
+        digits of each file of weights), ``started`` and ``ended``.
     """
-    file = step.train or step.export
-    config: Any = OmegaConf.to_container(OmegaConf.load(file)) if file is not None else None
+    config = host_config(step)
     return {
         "kind": step.kind,
         "definition": step.model_dump(exclude_defaults=True),
         "config": config,
-        "seed": config.get("seed") if isinstance(config, dict) else None,
+        "overrides": list(overrides),
+        "seed": config.get("seed") if config is not None else None,
         "versions": card.versions(),
         "code": code_digits(),
-        "outputs": {str(path): _digits(path) for path in outputs},
-        "started": started.isoformat(timespec="seconds"),
-        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "outputs": {str(path): digests.any(path) for path in outputs},
+        "weights": seal(outputs, digests),
+        "started": started.isoformat(timespec="milliseconds"),
+        "ended": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
 
 
@@ -66,10 +72,3 @@ def code_digits() -> str:
         digest.update(f"{path.relative_to(folder)}\n".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
-
-
-def _digits(path: Path) -> str:
-    if path.is_dir():
-        return card.fingerprint(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:12]

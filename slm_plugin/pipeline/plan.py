@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import copy
 import graphlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 from yaml import YAMLError
 
 from slm_plugin.errors import ConfigError, PipelineError, Problem, suggest
 from slm_plugin.eval.protocol import Skill
 from slm_plugin.generation.engines import EngineName
+from slm_plugin.pipeline.overrides import PLACE, Applied, Moved, apply, assign, read_overrides, seeded, seeded_command
 from slm_plugin.plugins import Registry
 from slm_plugin.strict import Strict, parse
+
+OUTPUT_KEYS = {"train": "output_dir", "export": "export_dir"}
+"""Key of the train or export YAML that names the folder that it writes."""
 
 
 class Step(Strict):
@@ -52,13 +57,24 @@ class Step(Strict):
     environment: dict[str, str] = Field(default_factory=dict)
     """Environment variables of the step, such as ``FORCE_TORCHRUN: "1"``."""
 
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Keys of the train or export YAML that have another value in this step, such as ``{max_steps: 100}``. Mappings
+    are merged, lists are replaced."""
+
     @model_validator(mode="after")
     def _one_kind(self) -> Step:
         kinds = [kind for kind in ("train", "export", "evaluate", "command") if getattr(self, kind) is not None]
         if len(kinds) != 1:
             given = ", ".join(kinds) or "none"
             raise ValueError(f"a step is exactly one of train, export, evaluate and command; given: {given}.")
+        if self.settings and self.file is None:
+            raise ValueError("settings change the YAML of train or export; this step has neither.")
         return self
+
+    @property
+    def file(self) -> str | None:
+        """The train or export YAML; None for steps of another kind."""
+        return self.train or self.export
 
     @property
     def kind(self) -> Literal["train", "export", "evaluate", "command"]:
@@ -146,8 +162,22 @@ class Pipeline(Strict):
     environment: dict[str, str] = Field(default_factory=dict)
     """Environment variables of every step."""
 
+    seed: int | None = Field(default=None, ge=0)
+    """Seed of every step that has one: of trainings, unit vocabularies and merges, and of commands with ``--seed``.
+    Those of their own files unless set. Evaluations draw the same items under every seed."""
+
+    _overrides: tuple[str, ...] = PrivateAttr(())
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The ``key=value`` arguments that it was read with."""
+        return self._overrides
+
 
 Step.model_rebuild()
+
+Check = Callable[[Step, Mapping[str, Any]], list[Problem]]
+"""Says what is wrong with the changed keys of a step's YAML."""
 
 
 def read(path: Path) -> Pipeline:
@@ -157,27 +187,139 @@ def read(path: Path) -> Pipeline:
         PipelineError: The file cannot be read or is not YAML.
         ConfigError: Lists the keys and values that no pipeline has.
     """
+    return parse(Pipeline, _read_raw(path), path.name)
+
+
+def load(path: Path, registry: Registry, arguments: Sequence[str] = (), check: Check | None = None) -> Pipeline:
+    """Read and check a pipeline file.
+
+    Args:
+        path: The file.
+        registry: For the probes of its skills.
+        arguments: ``key=value`` changes from the command line.
+        check: Looks at the keys that ``arguments`` change in the YAML of a step.
+
+    Raises:
+        PipelineError: The file cannot be read or is not YAML.
+        ConfigError: Lists every problem in it and in the arguments.
+    """
+    raw, problems, moved = _read_raw(path), list[Problem](), None
+    applied = Applied({}, {})
+    if isinstance(raw, dict):
+        overrides, fields = read_overrides(arguments, problems), list(Pipeline.model_fields)
+        changed = copy.deepcopy(raw)
+        applied = apply(changed, overrides, fields, problems)
+        before, after = raw.get("output"), changed.get("output")
+        if isinstance(before, str) and isinstance(after, str) and before != after:
+            moved = Moved(before, after, _written(changed))
+            # what the arguments name is meant as it is
+            changed = moved.content(raw)
+            apply(changed, overrides, fields, [])
+        raw = changed
     try:
-        raw = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        pipeline = parse(Pipeline, raw, path.name)
+    except ConfigError as error:
+        problems += [_placed(problem, applied, path.name) for problem in error.problems]
+        if not applied.places:
+            raise ConfigError(problems) from None
+        try:
+            # without the arguments that are wrong, what else is wrong can be reported at once
+            pipeline = parse(Pipeline, _read_raw(path), path.name)
+        except ConfigError:
+            raise ConfigError(problems) from None
+    problems += _check_steps(pipeline, path.name) + _check_skills(pipeline, registry, path.name)
+    steps = []
+    for step in pipeline.steps:
+        if step.file is not None and Path(step.file).is_file():
+            changes = applied.host.get(step.name, {})
+            step = _with_settings(step, pipeline.seed, moved, changes, problems)
+            if check is not None and changes:
+                problems += check(step, changes)
+        elif step.command is not None and pipeline.seed is not None:
+            step = step.model_copy(update={"command": seeded_command(step.command, pipeline.seed)})
+        steps.append(step)
+    if problems:
+        raise ConfigError(problems)
+    pipeline = pipeline.model_copy(update={"steps": steps})
+    pipeline._overrides = tuple(arguments)
+    return pipeline
+
+
+def _read_raw(path: Path) -> Any:
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except OSError as error:
         raise PipelineError(f"{path} cannot be read: {error.strerror}.") from None
     except (YAMLError, OmegaConfBaseException) as error:
         raise PipelineError(f"{path} is not a valid pipeline file: {error}") from None
-    return parse(Pipeline, raw, path.name)
 
 
-def load(path: Path, registry: Registry) -> Pipeline:
-    """Read and check a pipeline file.
+def _placed(problem: Problem, applied: Applied, name: str) -> Problem:
+    """Return a problem with the argument that caused it as its place."""
+    for place, key in applied.places.items():
+        if problem.where.startswith(f"{name}{place}"):
+            return Problem(f"{PLACE}: {key}{problem.where.removeprefix(f'{name}{place}')}", problem.what)
+    return problem
 
-    Raises:
-        PipelineError: The file cannot be read or is not YAML.
-        ConfigError: Lists every problem in it.
-    """
-    pipeline = read(path)
-    problems = _check_steps(pipeline, path.name) + _check_skills(pipeline, registry, path.name)
-    if problems:
-        raise ConfigError(problems)
-    return pipeline
+
+def _written(raw: Mapping[str, Any]) -> list[str]:
+    """Return what the steps of a pipeline that was not parsed yet write; what is wrong in it is reported later."""
+    found: list[Any] = []
+    steps = raw.get("steps")
+    for step in steps if isinstance(steps, list) else []:
+        if not isinstance(step, Mapping):
+            continue
+        found += step["outputs"] if isinstance(step.get("outputs"), list) else []
+        for kind, key in OUTPUT_KEYS.items():
+            file = step.get(kind)
+            if isinstance(file, str) and Path(file).is_file():
+                found.append(_host_yaml(file).get(key))
+    return [path for path in found if isinstance(path, str) and "{output}" not in path]
+
+
+def _with_settings(
+    step: Step, seed: int | None, moved: Moved | None, changes: Mapping[str, Any], problems: list[Problem]
+) -> Step:
+    """Return a step with all that is different in its YAML as its settings."""
+    assert step.file is not None
+    before = _host_yaml(step.file)
+    config = copy.deepcopy(merged(before, step.settings))
+    if moved is not None:
+        config = moved.content(config)
+    if seed is not None:
+        config = seeded(config, step.kind, seed)
+    for key, value in changes.items():
+        try:
+            assign(config, key.split("."), value)
+        except LookupError as error:
+            where = f"{PLACE}: steps.{step.name}.{step.kind}.{key}"
+            problems.append(Problem(where, f"does not fit {step.file}: {error.args[0]}"))
+    settings = {key: value for key, value in config.items() if key not in before or before[key] != value}
+    return step.model_copy(update={"settings": settings})
+
+
+def host_config(step: Step) -> dict[str, Any] | None:
+    """Return the content of the YAML that a step trains or exports with; None for steps of another kind."""
+    return None if step.file is None else merged(_host_yaml(step.file), step.settings)
+
+
+def merged(content: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a YAML's content with changes merged into it: mappings key by key, everything else as a whole."""
+    found = dict(content)
+    for key, value in changes.items():
+        old = found.get(key)
+        found[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return found
+
+
+def _host_yaml(file: str) -> dict[str, Any]:
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(file))
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise PipelineError(f"{file} is not a valid YAML file: {' '.join(str(error).split())[:200]}") from None
+    if not isinstance(content, dict):
+        raise PipelineError(f"{file} must hold keys and values.")
+    return {str(key): value for key, value in content.items()}
 
 
 def variants(pipeline: Pipeline) -> dict[str, list[Evaluation]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from slm_plugin.weights import durable
 
 FOLDER = ".steps"
 
@@ -59,9 +60,7 @@ def write_json(path: Path, content: object) -> None:
 def write_text(path: Path, content: str) -> None:
     """Write text to a temporary name and move it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(content, encoding="utf-8")
-    temporary.replace(path)
+    durable.write_text(path, content)
 
 
 def read_json(path: Path) -> Mapping[str, object] | None:

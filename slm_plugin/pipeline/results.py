@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from slm_plugin import card
 from slm_plugin.eval.matrix import Matrix
 from slm_plugin.pipeline import records
+from slm_plugin.pipeline.outputs import outputs_of
 from slm_plugin.pipeline.plan import Gate, Pipeline, variants
 from slm_plugin.pipeline.runner import Outcome, scores_path
 from slm_plugin.records import Score
@@ -25,7 +28,7 @@ def write_results(pipeline: Pipeline, outcomes: Sequence[Outcome]) -> str:
     records.write_json(output / "matrix.json", matrix.as_json())
     records.write_json(output / "variants.json", {name: found.as_json() for name, found in matrices.items()})
     records.write_json(output / "counts.json", replay_counts(pipeline))
-    summary = _summary(pipeline, matrix, outcomes)
+    summary = _summary(pipeline, matrices, outcomes)
     records.write_text(output / "summary.txt", summary)
     return summary
 
@@ -60,25 +63,36 @@ def read_matrices(pipeline: Pipeline) -> dict[str, Matrix]:
 
 
 def replay_counts(pipeline: Pipeline) -> dict[str, dict[str, int]]:
-    """Return ``{stage: {data set: rows}}`` from the cards beside the adapters."""
-    counts = {}
+    """Return ``{stage: {data set: rows}}`` from the cards of what was trained.
+
+    A stage has the name of the evaluation of what it trained, and without one that of its step.
+    """
+    rows = [step.evaluate for step in pipeline.steps if step.evaluate is not None]
+    counts, evaluated = {}, {Path(row.adapter or row.model) for row in rows}
     for step in pipeline.steps:
-        if step.evaluate is not None and step.evaluate.adapter is not None:
-            found = card.read(Path(step.evaluate.adapter))
-            if found:
-                counts[step.evaluate.stage] = dict(found.get("replay", {}))
+        row = step.evaluate
+        if row is not None:
+            found = card.read(Path(row.adapter or row.model))
+            if found and (row.adapter is not None or found.get("replay")):
+                counts[row.stage] = dict(found.get("replay", {}))
+        for folder in outputs_of(step, Path(pipeline.output)) if step.train is not None else []:
+            replayed = card.read(folder).get("replay")
+            if replayed and folder not in evaluated:
+                taken = step.name in (row.stage for row in rows)
+                counts[str(folder) if taken else step.name] = dict(replayed)
     return counts
 
 
-def _summary(pipeline: Pipeline, matrix: Matrix, outcomes: Sequence[Outcome]) -> str:
+def _summary(pipeline: Pipeline, matrices: Mapping[str, Matrix], outcomes: Sequence[Outcome]) -> str:
     transcript = Path(pipeline.output) / "transcript.txt"
     parts = []
     if transcript.is_file():
         parts.append(transcript.read_text(encoding="utf-8").rstrip())
-    if matrix.skills:
-        parts.append(_table(matrix))
-    if matrix.notes:
-        parts.append("to read the scores by (last stage)\n" + "\n".join(_note_lines(matrix)))
+    for name, matrix in matrices.items():
+        if matrix.skills:
+            parts.append((f"variant {name}\n" if name else "") + _table(matrix))
+        if matrix.notes:
+            parts.append("to read the scores by (last stage)\n" + "\n".join(_note_lines(matrix)))
     if pipeline.gates:
         parts.append("\n".join(_gate_line(gate, pipeline) for gate in pipeline.gates))
     counts = [
@@ -90,8 +104,30 @@ def _summary(pipeline: Pipeline, matrix: Matrix, outcomes: Sequence[Outcome]) ->
         parts.append("rows replayed\n" + "\n".join(counts))
     total = sum(outcome.seconds for outcome in outcomes)
     times = [f"  {o.name:<16}{o.seconds:7.1f} s{'  (finished before)' if o.skipped else ''}" for o in outcomes]
-    parts.append("time of each step (several ran at once)\n" + "\n".join(times) + f"\n  {'sum':<16}{total:7.1f} s")
+    times.append(f"  {'sum':<16}{total:7.1f} s")
+    busy_s = _busy_seconds(pipeline, outcomes)
+    if busy_s is not None:
+        times.append(f"  {'elapsed':<16}{busy_s:7.1f} s")
+    parts.append(f"time of each step{'' if busy_s is None else ' (several ran at once)'}\n" + "\n".join(times))
     return "\n\n".join(parts) + "\n"
+
+
+def _busy_seconds(pipeline: Pipeline, outcomes: Sequence[Outcome]) -> float | None:
+    """Return the seconds in which a step ran, by the records of the steps; None if no two ran at the same time."""
+    spans = []
+    for outcome in outcomes:
+        record = records.read(Path(pipeline.output), outcome.name)
+        try:
+            known = record.lineage if record is not None else {}
+            spans.append([datetime.fromisoformat(known[end]).timestamp() for end in ("started", "ended")])
+        except (KeyError, TypeError, ValueError):
+            continue
+    busy_s, until, overlap = 0.0, -math.inf, False
+    for started, ended in sorted(spans):
+        overlap = overlap or started < until
+        busy_s += max(0.0, ended - max(started, until))
+        until = max(until, ended)
+    return busy_s if overlap else None
 
 
 def _table(matrix: Matrix) -> str:

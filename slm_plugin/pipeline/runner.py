@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import graphlib
-import shutil
 import sys
 import threading
 import time
@@ -14,15 +12,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from omegaconf import OmegaConf
+import yaml
 
 from slm_plugin.errors import PipelineError
-from slm_plugin.pipeline import lineage, records
-from slm_plugin.pipeline.fingerprints import Inputs, changes, step_inputs
-from slm_plugin.pipeline.lock import locked
-from slm_plugin.pipeline.plan import Pipeline, Step, needs
+from slm_plugin.pipeline import attempts, checkpoints, lineage, records
+from slm_plugin.pipeline.digests import Digests
+from slm_plugin.pipeline.fingerprints import step_inputs
+from slm_plugin.pipeline.lock import locked, mark
+from slm_plugin.pipeline.outputs import configured_folders, outputs_of
+from slm_plugin.pipeline.outputs import scores_path as scores_path
+from slm_plugin.pipeline.plan import Pipeline, Step, host_config, needs
 from slm_plugin.pipeline.processes import Child, CommandChild, WarmHost
 from slm_plugin.pipeline.progress import Progress
+from slm_plugin.pipeline.states import State, look, newer_versions, refuse_own_folder, written_by
 
 LOG_TAIL_LINES = 25
 
@@ -48,26 +50,40 @@ class Intention:
 
     Attributes:
         name: Name of the step.
-        reasons: Why it runs; empty where it is finished.
+        reasons: Why it runs; empty if it is finished.
+        notes: What a user may want to know before: what it goes on from, and what it replaces.
     """
 
     name: str
     reasons: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
-def intentions(pipeline: Pipeline) -> list[Intention]:
-    """Say of every step whether it would run now, and why, in the order of the file."""
-    reasons, _, _ = _look(pipeline)
-    return [Intention(step.name, tuple(reasons[step.name])) for step in pipeline.steps]
+def intentions(pipeline: Pipeline, restart: bool = False) -> list[Intention]:
+    """Return what a run would do with every step, and why, in the order of the file."""
+    states = look(pipeline, restart)
+    return [Intention(step.name, *_described(step, states[step.name], pipeline)) for step in pipeline.steps]
 
 
-def run(pipeline: Pipeline, path: Path, progress: Progress) -> list[Outcome]:
+def _described(step: Step, state: State, pipeline: Pipeline) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if not state.reasons:
+        notes = ["its result was moved aside and is put back"] if state.restores else []
+        notes += ["its training had ended, but was not recorded"] if state.adopts else []
+        return (), (*notes, *newer_versions(state.record))
+    if state.resumes is not None:
+        return tuple(state.reasons), (f"goes on from {state.resumes}",)
+    there = [path for path in outputs_of(step, Path(pipeline.output)) if path.exists()]
+    return tuple(state.reasons), tuple(f"moves {path} aside ({attempts.size_text(path)})" for path in there)
+
+
+def run(pipeline: Pipeline, path: Path, progress: Progress, restart: bool = False) -> list[Outcome]:
     """Run every step that is not finished.
 
     Args:
         pipeline: The parsed pipeline.
         path: Its file, which evaluations read again.
         progress: Where to report.
+        restart: Begin interrupted trainings at their first step, and delete outputs that are replaced.
 
     Returns:
         An outcome per step, in the order of the file.
@@ -77,16 +93,17 @@ def run(pipeline: Pipeline, path: Path, progress: Progress) -> list[Outcome]:
             in the output folder.
         KeyboardInterrupt: The user stopped it; all children have ended.
     """
-    return _Run(pipeline, path, progress).run()
+    return _Run(pipeline, path, progress, restart).run()
 
 
 class _Run:
-    def __init__(self, pipeline: Pipeline, path: Path, progress: Progress) -> None:
-        self.pipeline, self.path, self.progress = pipeline, path, progress
+    def __init__(self, pipeline: Pipeline, path: Path, progress: Progress, restart: bool = False) -> None:
+        self.pipeline, self.path, self.progress, self.restart = pipeline, path, progress, restart
         self.output = Path(pipeline.output)
         self.steps = {step.name: step for step in pipeline.steps}
         self.needs = needs(pipeline)
-        self.inputs: dict[str, Inputs] = {}
+        self.states: dict[str, State] = {}
+        self.digests = Digests(self.output)
         self.outcomes: dict[str, Outcome] = {}
         self.children: dict[str, Child] = {}
         self.lock = threading.Lock()
@@ -95,13 +112,21 @@ class _Run:
         self.warm: WarmHost | None = None
 
     def run(self) -> list[Outcome]:
-        (self.output / "logs").mkdir(parents=True, exist_ok=True)
-        with locked(self.output, self.progress.tell) as lock:
-            self.inherited = (lock,)
-            return self._run()
+        refuse_own_folder(self.pipeline)
+        try:
+            (self.output / "logs").mkdir(parents=True, exist_ok=True)
+            with locked(self.output, self.progress.tell) as lock:
+                self.inherited = (lock,)
+                return self._run()
+        except OSError as error:
+            where = error.filename or self.output
+            raise PipelineError(
+                f"{where} cannot be written ({error.strerror or error}); what is finished stays."
+            ) from None
 
     def _run(self) -> list[Outcome]:
         self._plan()
+        self.digests.save()
         # a run that was killed between a step's record and this file left the step out of it
         lineage.write(self.pipeline)
         todo = [name for name in self.steps if name not in self.outcomes]
@@ -117,10 +142,36 @@ class _Run:
 
     def _plan(self) -> None:
         """Find out which steps are finished; a step whose upstream runs again runs again too."""
-        reasons, self.inputs, finished = _look(self.pipeline)
-        for name, record in finished.items():
-            if not reasons[name]:
-                self.outcomes[name] = Outcome(name, record.seconds, skipped=True)
+        self.states = look(self.pipeline, self.restart, self.digests)
+        for name, state in self.states.items():
+            if not state.is_finished:
+                continue
+            if state.adopts:
+                self._adopt(self.steps[name], state)
+            if state.restores:
+                attempts.restore(self.output, name)
+                self.progress.tell(f"  {name}: its result was moved aside and is put back")
+            # a run that was killed right after the record was written left what it had replaced
+            self._forget_replaced(name)
+            seconds = state.record.seconds if state.record is not None else 0.0
+            self.outcomes[name] = Outcome(name, seconds, skipped=True)
+
+    def _adopt(self, step: Step, state: State) -> None:
+        outputs = outputs_of(step, self.output)
+        known = lineage.describe(step, outputs, datetime.now(UTC), self.digests, self.pipeline.overrides)
+        inputs = state.inputs
+        attempts.record(
+            self.output, records.StepRecord(step.name, inputs.fingerprint, 0.0, None, dict(inputs.parts), known)
+        )
+        self.progress.tell(f"  {step.name}: its training had ended, but was not recorded; it is taken as it is")
+
+    def _forget_replaced(self, name: str) -> None:
+        for entry in attempts.finish(self.output, name, self.restart):
+            aside = Path(entry.aside)
+            text = (
+                f"{entry.path} as it was is kept in {aside} ({attempts.size_text(aside)}); delete it, or run --restart"
+            )
+            self.progress.tell(f"  {name}: {text}")
 
     def _schedule(self, pool: ThreadPoolExecutor, todo: list[str]) -> None:
         waiting, running = list(todo), dict[Future[Outcome], str]()
@@ -145,12 +196,22 @@ class _Run:
             raise failures[0]
 
     def _run_step(self, step: Step) -> Outcome:
-        records.forget(self.output, step.name)
-        for path in outputs_of(step, self.output):
-            # what an interrupted run left behind must not be taken for a result, or trained on
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        state, outputs = self.states[step.name], outputs_of(step, self.output)
+        # what the steps before wrote was not there when the run was planned
+        upstream = {need: self.states[need].inputs.fingerprint for need in self.needs[step.name]}
+        written = written_by(self.pipeline)
+        inputs = state.inputs = step_inputs(step, self.pipeline, upstream, self.digests, written)
+        attempt = attempts.Attempt(step.name, inputs.fingerprint, dict(inputs.parts))
+        if state.resumes is None:
+            for moved in attempts.begin(self.output, attempt, step.kind, outputs):
+                self.progress.tell(f"  {step.name}: {moved.path} was moved to {moved.aside}")
+        else:
+            attempts.resume(self.output, attempt)
+            checkpoints.delete_later(state.resumes)
+            self.progress.tell(f"  {step.name}: goes on from {state.resumes}")
         log = self.output / "logs" / f"{step.name}.log"
-        log.unlink(missing_ok=True)
+        if log.exists():
+            log.replace(log.with_name(f"{step.name}.previous.log"))
         started, began = time.monotonic(), datetime.now(UTC)
         with self.progress.step(step.name, self._trainer_log(step), log):
             with self.lock:
@@ -158,26 +219,27 @@ class _Run:
                     raise PipelineError(f"step {step.name} was not started.")
                 child = self.children[step.name] = self._start(step, log)
             status = child.wait()
-        outputs = outputs_of(step, self.output)
-        missing = [str(path) for path in outputs if not path.exists()]
+        missing = [str(path) for path in outputs if not path.exists() or (path.is_symlink() and not any_in(path))]
         if status != 0 or missing:
             reason = f"ended with status {status}" if status else f"did not write {', '.join(missing)}"
             raise PipelineError(f"step {step.name} {reason}; its log {log} ends:\n{_tail(log)}")
         seconds = time.monotonic() - started
-        inputs, known = self.inputs[step.name], lineage.describe(step, outputs, began)
+        known = lineage.describe(step, outputs, began, self.digests, self.pipeline.overrides)
         record = records.StepRecord(
-            step.name, inputs.fingerprint, seconds, child.cpu_seconds, dict(inputs.parts), known
+            step.name, attempt.fingerprint, seconds, child.cpu_seconds, dict(attempt.inputs), known
         )
-        records.write(self.output, record)
+        attempts.record(self.output, record)
         with self.lock:
+            self.digests.save()
             lineage.write(self.pipeline)
+        self._forget_replaced(step.name)
         return Outcome(step.name, seconds, skipped=False)
 
     def _start(self, step: Step, log: Path) -> Child:
-        environment = {**self.pipeline.environment, **step.environment}
-        file = step.train or step.export
+        environment = {**self.pipeline.environment, **step.environment, **mark(self.output)}
+        file = self._host_file(step)
         if file is not None:
-            arguments = [step.kind, file]
+            arguments = [step.kind, str(file)]
             if self.warm is not None:
                 return self.warm.start(arguments, log, environment, step.processes)
             if step.processes > 1:
@@ -185,7 +247,7 @@ class _Run:
             arguments = [sys.executable, "-m", "llamafactory.cli", *arguments]
             return CommandChild(arguments, log, environment, self.inherited)
         if step.evaluate is not None:
-            arguments = ["eval", str(self.path), "--step", step.name]
+            arguments = ["eval", str(self.path), *self.pipeline.overrides, "--step", step.name]
             if self.warm is not None:
                 return self.warm.start(arguments, log, environment, program="slm")
             arguments = [sys.executable, "-m", "slm_plugin", *arguments]
@@ -194,8 +256,21 @@ class _Run:
         words = [known.get(word, word.replace("{output}", str(self.output))) for word in step.command or []]
         return CommandChild(words, log, environment, self.inherited)
 
+    def _host_file(self, step: Step) -> Path | None:
+        """Return the YAML to train or export with: that of the step, or a copy of it with the step's settings."""
+        checkpoint = self.states[step.name].resumes if step.name in self.states else None
+        config = host_config(step) if step.settings or checkpoint is not None else None
+        if config is None:
+            return None if step.file is None else Path(step.file)
+        if checkpoint is not None:
+            # overwriting would delete the log of the steps before
+            config |= {"resume_from_checkpoint": str(checkpoint), "overwrite_output_dir": False}
+        file = self.output / records.FOLDER / f"{step.name}.yaml"
+        records.write_text(file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        return file
+
     def _trainer_log(self, step: Step) -> Path | None:
-        folders = _configured(step.train, "output_dir") if step.train is not None else []
+        folders = configured_folders(step) if step.train is not None else []
         return folders[0] / "trainer_log.jsonl" if folders else None
 
     @contextmanager
@@ -204,7 +279,8 @@ class _Run:
         if not wanted or _has_accelerator():
             yield
             return
-        self.warm = WarmHost(self.output / "logs" / "host.log", self.pipeline.environment, self.inherited)
+        environment = {**self.pipeline.environment, **mark(self.output)}
+        self.warm = WarmHost(self.output / "logs" / "host.log", environment, self.inherited)
         try:
             yield
         finally:
@@ -218,55 +294,9 @@ class _Run:
             child.stop()
 
 
-def outputs_of(step: Step, output: Path) -> list[Path]:
-    """Return the files and folders that must be there when a step has ended."""
-    named = [Path(name.replace("{output}", str(output))) for name in step.outputs]
-    if step.train is not None:
-        named += _configured(step.train, "output_dir")
-    if step.export is not None:
-        named += _configured(step.export, "export_dir")
-    if step.evaluate is not None:
-        named.append(scores_path(output, step.evaluate.stage))
-    return named
-
-
-def _look(
-    pipeline: Pipeline,
-) -> tuple[dict[str, list[str]], dict[str, Inputs], dict[str, records.StepRecord]]:
-    """Return why each step must run (nothing for finished ones), what decides it, and its last record."""
-    output, needed = Path(pipeline.output), needs(pipeline)
-    steps = {step.name: step for step in pipeline.steps}
-    reasons: dict[str, list[str]] = {}
-    inputs: dict[str, Inputs] = {}
-    finished: dict[str, records.StepRecord] = {}
-    for name in graphlib.TopologicalSorter(dict(needed)).static_order():
-        upstream = {need: inputs[need].fingerprint for need in needed[name]}
-        inputs[name] = step_inputs(steps[name], pipeline, upstream)
-        record = records.read(output, name)
-        if record is None:
-            reasons[name] = ["it has not been finished"]
-            continue
-        finished[name] = record
-        reasons[name] = []
-        if record.fingerprint != inputs[name].fingerprint:
-            reasons[name] += changes(record.inputs, inputs[name].parts) or ["what it is made from changed"]
-        reasons[name] += [f"{path} is missing" for path in outputs_of(steps[name], output) if not path.exists()]
-        told = {f"step {need} has another result" for need in needed[name]}
-        again = [need for need in needed[name] if reasons[need]]
-        if again:
-            reasons[name] = [reason for reason in reasons[name] if reason not in told]
-            reasons[name] += [f"step {need} runs again" for need in again]
-    return reasons, inputs, finished
-
-
-def scores_path(output: Path, stage: str) -> Path:
-    """Return where an evaluation step leaves its scores."""
-    return output / "scores" / f"{stage}.json"
-
-
-def _configured(host_yaml: str, key: str) -> list[Path]:
-    value = OmegaConf.select(OmegaConf.load(host_yaml), key)
-    return [Path(value)] if value else []
+def any_in(path: Path) -> bool:
+    """Tell whether a file is there, or a folder with something in it."""
+    return not path.is_dir() or any(path.iterdir())
 
 
 def _has_accelerator() -> bool:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from slm_plugin import __version__
 from slm_plugin.prepare.corpora.protocol import Corpus
+from slm_plugin.prepare.filters import FEW_UNITS, MANY_UNITS, MEMORY, PATTERN, ROW_FLAGS, UNREADABLE, flag_reason
 from slm_plugin.prepare.job import Job
 from slm_plugin.prepare.parts import Parts
 from slm_plugin.prepare.plots import PICTURES
 from slm_plugin.prepare.statistics import Statistics
-from slm_plugin.prepare.worker import ROW_FLAGS
 from slm_plugin.speech.protocol import Codec
 
 IMAGES = "images"
@@ -29,6 +30,12 @@ REASONS = {
     "speech": "the synthesiser refuses it",
     "too_long": "it is longer than allowed",
     "units_in_text": "its text holds unit tokens",
+    MEMORY: "there was too little memory; the next run tries again",
+    UNREADABLE: "the recording could not be read from the disk; the next run tries again",
+    PATTERN: "its text matches `drop.patterns`",
+    FEW_UNITS: "it has fewer units than `drop.min_units_per_word`",
+    MANY_UNITS: "it has more units than `drop.max_units_per_word`",
+    **{flag_reason(flag): f"it {text}, and is named in `drop.flags`" for flag, text in ROW_FLAGS.items()},
 }
 """Why an item may be dropped, by the word that stands for it."""
 
@@ -64,7 +71,6 @@ def page(job: Job, card: Mapping[str, Any], entries: Mapping[str, Any], corpus: 
     licences = "".join(f"- {what}: {text}\n" for what, text in card["licences"].items())
     pictures = "".join(f"![{title}]({IMAGES}/{name})\n\n" for name, title in PICTURES.items())
     named = ", ".join(f"`{name}` (`{entry['formatting']}`)" for name, entry in entries.items())
-    per_second = numbers["units_per_second"]
     return (
         f"---\n{_yaml(head)}---\n\n# {job.options.name}\n\n"
         f"Speech as units of the codec `{made['codec']['name']}` ({made['codec']['fingerprint']},"
@@ -75,13 +81,13 @@ def page(job: Job, card: Mapping[str, Any], entries: Mapping[str, Any], corpus: 
         f"| rows | {numbers['rows']} of {numbers['items']} items |\n"
         f"| speech | {numbers['hours']:.2f} hours, {numbers['utterances']} utterances of"
         f" {numbers['mean_seconds']:.2f} seconds on average |\n"
-        f"| speakers | {numbers['speakers']} |\n"
+        f"| speakers | {numbers['speakers'] or 'not stated'} |\n"
         f"| languages | {', '.join(f'{name} ({n})' for name, n in numbers['languages'].items()) or 'not stated'} |\n"
         f"| words | {numbers['words']} |\n"
-        f"| units | {numbers['units']}, {'none' if per_second is None else f'{per_second:.2f}'} a second |\n"
-        f"| vocabulary | {numbers['vocabulary_used']} of {numbers['vocabulary']} units are used,"
-        f" perplexity {numbers['perplexity_of_units']} |\n"
-        f"| word times | {_word_times(job)}, mean score {numbers['mean_alignment']} |\n\n"
+        f"| units | {numbers['units']}{_known(', {:.2f} a second', numbers['units_per_second'])} |\n"
+        f"| vocabulary | {numbers['vocabulary_used']} of {numbers['vocabulary']} units are used"
+        f"{_known(', perplexity {}', numbers['perplexity_of_units'])} |\n"
+        f"| word times | {_word_times(job)}{_known(', mean score {}', numbers['mean_alignment'])} |\n\n"
         f"{pictures}"
         "## What was dropped\n\nEach is a line of `report.jsonl` with its name and what was wrong.\n\n"
         f"| reason | items | |\n|---|---|---|\n{dropped or '| none | 0 | |' + chr(10)}\n"
@@ -89,6 +95,11 @@ def page(job: Job, card: Mapping[str, Any], entries: Mapping[str, Any], corpus: 
         f"| flag | rows | the recording |\n|---|---|---|\n{flags}\n"
         f"## Terms\n\n{licences}"
     )
+
+
+def _known(form: str, number: float | None) -> str:
+    """Write a number into a form; nothing if it is not known."""
+    return "" if number is None or not math.isfinite(number) else form.format(number)
 
 
 def _word_times(job: Job) -> str:

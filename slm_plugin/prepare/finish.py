@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from slm_plugin.data import registry
 from slm_plugin.errors import DataError
 from slm_plugin.prepare import data_card, plots
-from slm_plugin.prepare.job import Job, replace_text
+from slm_plugin.prepare.job import Job
 from slm_plugin.prepare.parts import Parts
 from slm_plugin.prepare.rows import WORKING
 from slm_plugin.prepare.statistics import Statistics, count
+from slm_plugin.weights.durable import write_text
 
-REGISTRY, REPORT, CARD, PAGE = "dataset_info.json", "report.jsonl", "card.json", "README.md"
+REPORT, CARD, PAGE = "report.jsonl", "card.json", "README.md"
 STAGES = {"speech": ("asr", "tts"), "chats": ("sqa",)}
 """Stages that rows of each kind are for."""
 
@@ -28,16 +31,16 @@ def finish(job: Job, parts: Parts) -> Statistics:
     folder = job.options.folder
     found = count(job, parts.codec)
     report = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.dropped)
-    replace_text(folder / REPORT, report)
+    write_text(folder / REPORT, report)
     if not found.n_rows:
         reasons = ", ".join(f"{reason} {n}" for reason, n in found.reasons.items())
         raise DataError(f"none of {job.n_items} items could be kept ({reasons}); {folder / REPORT} says why.")
     entries = entries_of(job)
     card = data_card.content(job, parts, found)
     plots.draw_all(found, folder / data_card.IMAGES)
-    replace_text(folder / CARD, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-    replace_text(folder / PAGE, data_card.page(job, card, entries, parts.corpus))
-    register(Path(job.options.output) / REGISTRY, entries)
+    write_text(folder / CARD, json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / PAGE, data_card.page(job, card, entries, parts.corpus))
+    registry.add(Path(job.options.output), entries, _refuse_others)
     shutil.rmtree(folder / WORKING, ignore_errors=True)
     return found
 
@@ -52,21 +55,7 @@ def entries_of(job: Job) -> dict[str, Any]:
     return {f"{job.options.name}_{stage}": {**where, "formatting": f"slm_{stage}"} for stage in STAGES[job.kind]}
 
 
-def register(path: Path, entries: dict[str, Any]) -> None:
-    """Add entries to a registry; the others stay.
-
-    Raises:
-        DataError: It is damaged, or holds another data set of that name.
-    """
-    known: Any = {}
-    if path.is_file():
-        try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(f"{path} is not valid JSON: {error}.") from None
-    if not isinstance(known, dict):
-        raise DataError(f"{path} must hold a JSON object of data sets by name.")
+def _refuse_others(known: Mapping[str, Any], entries: Mapping[str, Any], path: Path) -> None:
     for name, entry in entries.items():
         if name in known and known[name].get("script_url") != entry["script_url"]:
             raise DataError(f"{path} already has another data set {name!r}; choose another name.")
-    replace_text(path, json.dumps({**known, **entries}, indent=2, ensure_ascii=False) + "\n")

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slm_plugin.errors import DataError
+from slm_plugin.prepare.filters import Drop
 from slm_plugin.prepare.options import ENGINE_KEYS, PrepareOptions
 from slm_plugin.prepare.parts import Parts
 from slm_plugin.prepare.rows import MARKS, about_shard
+from slm_plugin.weights.durable import write_text
 
 PLAN = "plan.json"
 
@@ -46,6 +47,9 @@ class Job:
     def plan(self) -> dict[str, Any]:
         """Return what ``plan.json`` holds."""
         options = self.options.model_dump(mode="json", exclude=set(ENGINE_KEYS))
+        if self.options.drop == Drop():
+            # a data set that was begun before there were filters goes on
+            del options["drop"]
         return {
             "options": options,
             "fingerprints": self.fingerprints,
@@ -111,17 +115,7 @@ def start(job: Job) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder} cannot be made ({error.strerror}).") from None
-    replace_text(path, json.dumps(plan, indent=2, ensure_ascii=False) + "\n")
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file under a temporary name and move it into place."""
-    temporary = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, json.dumps(plan, indent=2, ensure_ascii=False) + "\n")
 
 
 def _differences(old: Any, new: Any, where: str = "") -> list[str]:

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from yaml import YAMLError
 
 from slm_plugin.errors import ConfigError, DataError, Problem
+from slm_plugin.prepare.filters import Drop
 from slm_plugin.speech.interleave import Silence
 from slm_plugin.speech.policy import AudioPolicy
 from slm_plugin.strict import Strict, parse
@@ -19,7 +20,7 @@ from slm_plugin.strict import Strict, parse
 Choice = dict[str, dict[str, Any]]
 """One name and its options, ``{librispeech: {path: LibriSpeech/dev-clean}}``."""
 
-ENGINE_KEYS = frozenset({"output", "engine", "workers", "push_to_hub"})
+ENGINE_KEYS = frozenset({"output", "engine", "workers", "push_to_hub", "push_public"})
 """Keys that decide how the work is done and not what comes out."""
 
 
@@ -80,6 +81,9 @@ class PrepareOptions(Strict):
     audio: AudioPolicy = AudioPolicy()
     """What is done with recordings where there is a choice."""
 
+    drop: Drop = Drop()
+    """Which rows are left out; none unless set. Each is counted by reason in the card."""
+
     split: str = Field(default="train", pattern=r"^[A-Za-z0-9_]+$")
     """Name of the split that the rows become."""
 
@@ -101,6 +105,9 @@ class PrepareOptions(Strict):
 
     push_to_hub: str | None = None
     """Owner on the hub; the data set becomes ``<owner>/<name>``. Nothing leaves the machine unless set."""
+
+    push_public: bool = False
+    """Whether everybody can see what ``push_to_hub`` makes; private unless set."""
 
     @field_validator("corpus", "align", "voice", mode="before")
     @classmethod

@@ -46,6 +46,10 @@ class Progress:
         with self._bar:
             yield
 
+    def note(self, line: str) -> None:
+        """Show a line."""
+        self._console.print(line, markup=False, highlight=False)
+
     def done(self, outcome: Outcome) -> None:
         """Take the outcome of a shard."""
         self._n_done += outcome.n_items

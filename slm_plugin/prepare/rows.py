@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from slm_plugin.speech.protocol import Codec
+from slm_plugin.weights.durable import settle
 
 CODEC_KEY = b"slm_codec"
 """Key of a file's schema metadata that says whose units they are."""
@@ -36,7 +37,8 @@ def schema(kind: str, codec: Codec) -> pa.Schema:
         return pa.schema({"id": pa.string(), **texts, "speaker": pa.string(), **_SHARED})
     question = {"question_text": pa.string(), **_speech_columns("question_", unit, codec.folds_runs)}
     answer = {"answer_text": pa.string(), **_speech_columns("answer_", unit, codec.folds_runs)}
-    return pa.schema({"id": pa.string(), **question, **answer, "speaker": pa.string(), **_SHARED})
+    short = {"answer": pa.string(), "answers": pa.list_(pa.string())}
+    return pa.schema({"id": pa.string(), **question, **answer, **short, "speaker": pa.string(), **_SHARED})
 
 
 _SHARED = {"language": pa.string(), "flags": pa.list_(pa.string())}
@@ -86,16 +88,10 @@ def write_shard(
         )
         temporary = working / f"{path.name}.{suffix}"
         pq.write_table(table, temporary, compression="zstd", row_group_size=1000)
-        _settle(temporary, path)
+        settle(temporary, path)
     temporary = working / f"{mark.name}.{suffix}"
     temporary.write_text(json.dumps({**about, "n_rows": len(rows)}, ensure_ascii=False) + "\n", encoding="utf-8")
-    _settle(temporary, mark)
-
-
-def _settle(temporary: Path, path: Path) -> None:
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    settle(temporary, mark)
 
 
 def about_shard(path: Path, mark: Path) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from slm_plugin.prepare.job import Job, make_job, start
 from slm_plugin.prepare.options import PrepareOptions
 from slm_plugin.prepare.parts import load_parts
 from slm_plugin.prepare.progress import Progress
+from slm_plugin.prepare.recordings import unsettled
 from slm_plugin.prepare.statistics import Statistics
 
 ENGINES: Mapping[str, Callable[..., None]] = {"local": local.run, "torchrun": torchrun.run, "ray": ray.run}
@@ -31,6 +32,12 @@ def prepare(options: PrepareOptions, registry: Registry, progress: Progress) -> 
     parts = load_parts(options, registry)
     job = make_job(options, parts)
     start(job)
+    for note in getattr(parts.corpus, "notes", ()):
+        progress.note(note)
+    for shard in range(job.n_shards):
+        if reasons := unsettled(job, parts, shard):
+            progress.note(f"shard {shard} is made again: {', '.join(reasons[:5])}{', ...' if reasons[5:] else ''}")
+            job.mark(shard).unlink(missing_ok=True)
     missing = [shard for shard in range(job.n_shards) if not job.finished(shard)]
     n_missing = sum(len(job.items_of(shard)) for shard in missing)
     with progress.over(options.name, job.n_items, job.n_items - n_missing):

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from slm_plugin.errors import DataError
+from slm_plugin.prepare.filters import ROW_FLAGS
 from slm_plugin.prepare.job import Job
-from slm_plugin.prepare.worker import ROW_FLAGS
 from slm_plugin.speech.protocol import Codec
 
 

@@ -8,23 +8,12 @@ from typing import Any
 from slm_plugin.alignment.words import Words, split_words
 from slm_plugin.errors import AudioError, EngineError, SlmError
 from slm_plugin.prepare.corpora.protocol import ChatItem, SpokenItem
+from slm_plugin.prepare.filters import DroppedError
 from slm_plugin.prepare.voices.protocol import Speaker, Voice, asking
 from slm_plugin.records import Utterance, WordSpan
 from slm_plugin.speech import audio
 from slm_plugin.speech.policy import AudioPolicy, Conditioned, condition
 from slm_plugin.vocabulary import text_to_units
-
-
-class DroppedError(Exception):
-    """An item is left out and reported.
-
-    Attributes:
-        reason: One word for the counts.
-    """
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True, eq=False)

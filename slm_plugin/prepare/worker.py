@@ -15,21 +15,20 @@ from typing import Any
 from slm_plugin.alignment.known import EvenAligner, SourceAligner
 from slm_plugin.alignment.protocol import Alignment
 from slm_plugin.errors import AlignmentError, DataError, EngineError
+from slm_plugin.eval.match import matches
 from slm_plugin.plugins import Registry
+from slm_plugin.prepare.corpora.listing import Listing
 from slm_plugin.prepare.corpora.protocol import ChatItem, Item, SpokenItem, Unusable
+from slm_plugin.prepare.filters import EVEN, NOT_SPOKEN, DroppedError
 from slm_plugin.prepare.job import Job, make_job
 from slm_plugin.prepare.layout import lay_out
 from slm_plugin.prepare.parts import Parts, load_parts
+from slm_plugin.prepare.recordings import Seen, look_at, machine_fault, write_states
 from slm_plugin.prepare.rows import schema, write_shard
-from slm_plugin.prepare.utterances import DroppedError, Ready, said, spoken
+from slm_plugin.prepare.utterances import Ready, check_text, said, spoken
 from slm_plugin.prepare.voices.protocol import Speaker
 from slm_plugin.records import Units
-from slm_plugin.speech.policy import FLAGS
 from slm_plugin.speech.protocol import encode_batch
-
-EVEN = "even"
-ROW_FLAGS = {**FLAGS, EVEN: "has word times that were guessed from the number of characters"}
-"""What is noted about a row, by name."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,7 @@ class Worker:
                 f"this machine has other parts than {job.options.folder} was planned with:"
                 f" {self._parts.fingerprints()}, planned {job.fingerprints}."
             )
+        self._seen: dict[int, Seen] = {}
         self._source, self._even = SourceAligner(SourceAligner.Options()), EvenAligner(EvenAligner.Options())
 
     def run(self, shard: int) -> Outcome:
@@ -87,6 +87,7 @@ class Worker:
         numbers = self._job.items_of(shard)
         if self._job.finished(shard):
             return Outcome(shard, len(numbers), again=True)
+        self._seen = {}
         rows: list[Mapping[str, Any]] = []
         dropped: list[dict[str, str]] = []
         with ExitStack() as stack:
@@ -99,8 +100,13 @@ class Worker:
                 except DroppedError as reason:
                     dropped.append({"name": item.name, "reason": reason.reason, "message": str(reason)})
         about = {"plan": self._job.digest, "shard": shard, "n_items": len(numbers), "dropped": dropped}
+        if isinstance(self._parts.corpus, Listing):
+            about["recordings"] = [seen.digest if (seen := self._seen.get(number)) else None for number in numbers]
         columns = schema(self._job.kind, self._parts.codec)
         write_shard(self._job.path(shard), self._job.mark(shard), rows, columns, self._parts.codec, about)
+        if self._seen:
+            states = [seen.state if (seen := self._seen.get(number)) else None for number in numbers]
+            write_states(self._job.mark(shard), states)
         return Outcome(shard, len(numbers), len(dropped))
 
     def _encoded(
@@ -113,13 +119,10 @@ class Worker:
                 item = self._parts.corpus[number]
             except Exception as error:
                 # a damaged row of somebody's table is no reason to lose all others
-                yield (
-                    Unusable(f"item-{number}", "error", ""),
-                    DroppedError("error", f"{type(error).__name__}: {error}"),
-                )
+                yield Unusable(f"item-{number}", "error", ""), _dropped(error)
                 continue
             try:
-                ready = self._ready(item, speaker)
+                ready = self._ready(number, item, speaker)
             except DroppedError as reason:
                 yield item, reason
                 continue
@@ -129,21 +132,31 @@ class Worker:
                 yield from self._flush(waiting)
         yield from self._flush(waiting)
 
-    def _ready(self, item: Item, speaker: Speaker | None) -> list[Ready]:
+    def _ready(self, number: int, item: Item, speaker: Speaker | None) -> list[Ready]:
         rate_hz, policy = self._parts.codec.sample_rate_hz, self._job.options.audio
         if isinstance(item, Unusable):
             raise DroppedError(item.reason, item.message)
+        drop = self._job.options.drop
+        for text in (item.text,) if isinstance(item, SpokenItem) else (item.question, item.answer):
+            check_text(text)
+            drop.check_text(text)
+        if (seen := look_at(item)) is not None:
+            self._seen[number] = seen
         try:
             if isinstance(item, SpokenItem):
-                return spoken(item, rate_hz, policy)
-            assert speaker is not None
-            assert self._parts.voice is not None
-            return said(item, self._parts.voice, speaker, rate_hz, policy)
+                ready = spoken(item, rate_hz, policy)
+            else:
+                assert speaker is not None
+                assert self._parts.voice is not None
+                ready = said(item, self._parts.voice, speaker, rate_hz, policy)
+            for one in ready:
+                drop.check_flags(one.sound.flags)
+            return ready
         except (DroppedError, EngineError):
             raise
         except Exception as error:
             # whatever a decoder or a plugin stumbles over is a row in the report, never the end of the run
-            raise DroppedError("error", f"{type(error).__name__}: {error}") from error
+            raise _dropped(error) from error
 
     def _flush(self, waiting: _Waiting) -> Iterator[tuple[Item, tuple[list[Ready], list[Units]] | DroppedError]]:
         items, waiting.items, waiting.seconds = waiting.items, [], 0.0
@@ -158,7 +171,7 @@ class Worker:
             position += len(ready)
             failed = next((one for one in units if isinstance(one, Exception)), None)
             if failed is not None:
-                yield item, DroppedError("error", f"{type(failed).__name__}: {failed}")
+                yield item, _dropped(failed)
             else:
                 yield item, (ready, [one for one in units if isinstance(one, Units)])
 
@@ -177,7 +190,11 @@ class Worker:
             )
             flags = sorted({*question.pop("flags"), *answer.pop("flags")})
             speaker = f"{ready[0].speaker} > {ready[1].speaker}"
-            row = {**question, **answer, "speaker": speaker, "language": item.language, "flags": flags}
+            if item.short and not matches(item.answer, item.short, "contains"):
+                self._job.options.drop.check_flags((NOT_SPOKEN,))
+                flags = sorted({*flags, NOT_SPOKEN})
+            short = {"answer": next(iter(item.short), None), "answers": list(item.short) if item.short[1:] else None}
+            row = {**question, **answer, **short, "speaker": speaker, "language": item.language, "flags": flags}
         else:
             assert isinstance(item, SpokenItem)
             row = self._columns(item.name, "", ready[0], units[0])
@@ -188,7 +205,9 @@ class Worker:
         if not units.values:
             raise DroppedError("no_units", f"{one.sound.seconds:.2f} seconds of sound give no units.")
         options, codec = self._job.options, self._parts.codec
+        options.drop.check_units(len(units.values), len(one.words.pieces))
         aligned, guessed = self._align(f"{name}{'-' + prefix.rstrip('_') if prefix else ''}", one)
+        options.drop.check_flags((EVEN,) if guessed else ())
         segments = lay_out(
             f"{name}/{prefix}", one.text, aligned.words, one.words.joiner, units, codec, options.interleave,
             options.seed, self._parts.tokenizer,
@@ -219,8 +238,12 @@ class Worker:
         except AlignmentError as error:
             raise DroppedError("alignment", str(error)) from None
         except Exception as error:
-            raise DroppedError("error", f"{type(error).__name__}: {error}") from error
+            raise _dropped(error) from error
         return found, not any(math.isfinite(span.start_s) for span in found.words)
+
+
+def _dropped(error: Exception) -> DroppedError:
+    return machine_fault(error) or DroppedError("error", f"{type(error).__name__}: {error}")
 
 
 def _finite(value: float) -> float | None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from slm_plugin.replay_synthesis.options import SynthesisOptions
-from slm_plugin.strict import parse
+if TYPE_CHECKING:
+    from slm_plugin.replay_synthesis.options import SynthesisOptions
 
 _WHERE = "slm replay synthesise"
 
 
 def make_replay_app() -> typer.Typer:
     """Return the command group ``slm replay``."""
-    app = typer.Typer(no_args_is_help=True, help="Replay sets.")
+    app = typer.Typer(add_completion=False, no_args_is_help=True, help="Replay sets.")
 
     @app.callback()
     def root() -> None:
@@ -48,6 +48,9 @@ def synthesise_rows(
     near_duplicates: Annotated[float, typer.Option(help="Similarity that counts as the same.")] = 0.85,
 ) -> None:
     """Let a model write its own replay set, where the data it was trained on is not there."""
+    from slm_plugin.replay_synthesis.options import SynthesisOptions
+    from slm_plugin.strict import parse
+
     given = {
         "model": model,
         "adapter": adapter,

@@ -11,6 +11,7 @@ import jiwer
 
 from slm_plugin.generation.protocol import Answer
 from slm_plugin.replay_synthesis.options import Limits
+from slm_plugin.vocabulary import UNIT_SPELLING
 
 UNFINISHED = "no end of answer"
 SPECIAL = "special tokens inside"
@@ -30,8 +31,8 @@ _LONGEST_CYCLE = 8
 _LONGEST_CHARACTER_RUN = 40
 _WORDS_BEFORE_UNITS = 3
 _SHINGLE = 5
-_UNIT_RUN = re.compile(r"((?:<\|\d+\|>)+)")
-_ELEMENT = re.compile(r"<\|\d+\|>|.", re.DOTALL)
+_UNIT_RUN = re.compile(f"((?:{UNIT_SPELLING})+)")
+_ELEMENT = re.compile(f"{UNIT_SPELLING}|.", re.DOTALL)
 _CHARACTER_RUN = re.compile(rf"(\S)\1{{{_LONGEST_CHARACTER_RUN}}}")
 
 
@@ -133,7 +134,7 @@ class Seen:
 
 def normalise(text: str) -> str:
     """Return a text in lower case, its words one blank apart, its units without, its punctuation gone."""
-    tokens = " ".join(re.findall(r"<\|\d+\|>|[\w']+", text.lower()))
+    tokens = " ".join(re.findall(rf"{UNIT_SPELLING}|[\w']+", text.lower()))
     return re.sub(r" (?=<\|)|(?<=\|>) ", "", tokens) or " ".join(text.split())
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from slm_plugin import card
+from slm_plugin.data import registry
 from slm_plugin.errors import DataError
 from slm_plugin.replay_synthesis.options import SynthesisOptions
 from slm_plugin.replay_synthesis.synthesise import Synthesis
+from slm_plugin.weights.durable import write_text
 
 CARD = "synthesis.json"
-REGISTRY = "dataset_info.json"
 
 
 def check_output(options: SynthesisOptions) -> None:
@@ -27,11 +26,13 @@ def check_output(options: SynthesisOptions) -> None:
     if options.output.exists() and not options.output.is_dir():
         raise DataError(f"{options.output} is a file; --output takes a folder.")
     path = options.output / f"{options.name}.jsonl"
-    known = _read(options.output / REGISTRY)
-    if options.name in _read(options.output / CARD):
+    known = registry.read(options.output / registry.FILE_NAME)
+    if options.name in registry.read(options.output / CARD):
         return
     if options.name in known:
-        raise DataError(f"{options.output / REGISTRY} already has a data set {options.name!r}; choose another --name.")
+        raise DataError(
+            f"{options.output / registry.FILE_NAME} already has a data set {options.name!r}; choose another --name."
+        )
     if path.exists():
         raise DataError(f"{path} exists and was not synthesised; choose another --name.")
 
@@ -54,9 +55,9 @@ def write(options: SynthesisOptions, found: Synthesis, engine: str) -> Path:
         raise DataError(f"{options.output} cannot be made ({error.strerror}).") from error
     path = options.output / f"{options.name}.jsonl"
     _replace(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.rows))
-    _update(options.output / CARD, options.name, describe(options, found, engine))
+    registry.add(options.output, {options.name: describe(options, found, engine)}, file_name=CARD)
     entry = {"file_name": path.name, "formatting": f"slm_{options.stage}"}
-    _update(options.output / REGISTRY, options.name, entry)
+    registry.add(options.output, {options.name: entry})
     return path
 
 
@@ -91,28 +92,8 @@ def _vllm_version() -> str:
     return "unknown"
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not valid JSON: {error}.") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path} must hold a JSON object of data sets by name.")
-    return content
-
-
-def _update(path: Path, name: str, entry: Mapping[str, Any]) -> None:
-    _replace(path, json.dumps({**_read(path), name: entry}, indent=2, ensure_ascii=False) + "\n")
-
-
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        write_text(path, text)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}).") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -104,7 +104,8 @@ def collect(folders: Sequence[Path], options: ReportOptions, registry: Registry)
         sounds.errors.clear()
         for variant in variants:
             label = variant.name if len(runs) == 1 or variant.name == run.name else f"{run.name}: {variant.name}"
-            entries.append(Entry(label, variant, _items(found[variant.evaluations[-1]])))
+            items = _items(found[variant.evaluations[-1]])
+            entries.append(Entry(label, variant, items, position, _definitions(run, variant.evaluations[-1])))
     if sounds.refused:
         limit = f"{sounds.refused} further answers could be played; the page holds {options.audio} (--audio)."
         reports[-1] = replace(reports[-1], notes=[*reports[-1].notes, limit])
@@ -183,6 +184,22 @@ def _missing(run: RunFolder, scores: Mapping[str, Any]) -> list[str]:
 
 def _items(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Items]:
     return {skill: [(pair[0], pair[1]) for pair in score.get("items") or []] for skill, score in scores.items()}
+
+
+def _definitions(run: RunFolder, stage: str) -> dict[str, Any]:
+    """Return how each skill was scored in an evaluation: its probe and options.
+
+    Files count by their content, as far as it was recorded, and the number of answers that are kept does not count.
+    """
+    steps = [step.name for step in run.pipeline.steps if step.evaluate is not None and step.evaluate.stage == stage]
+    inputs = run.lineage.get(steps[0], {}).get("inputs", {}) if steps else {}
+    return {
+        skill.skill: (
+            skill.probe,
+            {key: inputs.get(f"file {value}", value) for key, value in skill.options.items() if key != "examples"},
+        )
+        for skill in run.pipeline.skills
+    }
 
 
 def _text(path: Path) -> str:

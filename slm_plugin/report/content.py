@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+OTHER = "other"
+"""Layer of weights that are in no layer: embeddings, head, last norm."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -65,6 +68,10 @@ class Variant:
         cells: ``cells[i][j]`` is skill j after stage i; None where it was not measured.
         learned: Row in which each skill is learned.
         forgetting: The numbers from the matrix.
+        finished: Whether its last planned row is there.
+        labelled: Whether the pipeline gives its last row a label of its own.
+        trained: Stage that the last model was trained in, by its ``slm.json``; empty if it is not known.
+        other_scales: Skills that ``forgetting`` leaves out, because they are no rates: perplexities, BLEU.
     """
 
     name: str
@@ -74,6 +81,15 @@ class Variant:
     cells: Sequence[Sequence[Cell | None]]
     learned: Mapping[str, Learned]
     forgetting: Forgetting
+    finished: bool = True
+    labelled: bool = False
+    trained: str = ""
+    other_scales: Sequence[str] = ()
+
+    @property
+    def title(self) -> str:
+        """Its name, with the stage that it has reached if it is not finished."""
+        return self.name if self.finished else f"{self.name} (unfinished, after {self.stages[-1]})"
 
 
 @dataclass(frozen=True)
@@ -239,15 +255,18 @@ class Bar:
 
     Attributes:
         variant: The variant, with its run where there are several.
-        stage: Its last row.
+        stage: Its last row that has scores.
         value: The score.
         n: Items behind it.
         low: Lower end; None where nothing is known.
         high: Upper end.
-        difference: Score minus that of the first variant, item by item; None where items are not known.
+        difference: Score minus that of ``reference``, item by item; None without a reference or items.
         difference_low: Lower end of its 95 % interval.
         difference_high: Upper end.
         differs: Whether zero lies outside that interval.
+        finished: Whether the variant has reached its last planned row.
+        reference: The first variant that ended at the same stage and was scored in the same way; None for that
+            variant itself.
     """
 
     variant: str
@@ -260,6 +279,8 @@ class Bar:
     difference_low: float | None = None
     difference_high: float | None = None
     differs: bool | None = None
+    finished: bool = True
+    reference: str | None = None
 
 
 @dataclass(frozen=True)
@@ -301,7 +322,7 @@ class Report:
         version: Version of this package.
         seed: Seed of the bootstrap.
         resamples: Its resamples.
-        first: The variant that the others are compared to.
+        first: The first variant, to which those that ended at the same stage are compared.
         comparisons: A comparison per skill.
         runs: The runs.
         seeds: Spread over runs, where they are one pipeline under several seeds.

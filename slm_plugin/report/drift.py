@@ -13,15 +13,11 @@ from pathlib import Path
 
 import torch
 
-from slm_plugin import card
 from slm_plugin.adapters.check import require_fits, require_same_fingerprint, tied_heads
 from slm_plugin.adapters.folded import FoldedCheckpoint
 from slm_plugin.adapters.lora import LoraAdapter
-from slm_plugin.report.content import Drift, DriftCell
+from slm_plugin.report.content import OTHER, Drift, DriftCell
 from slm_plugin.weights.checkpoint import Checkpoint
-
-OTHER = "other"
-"""Layer of what is in none: embeddings, head, last norm."""
 
 _LAYER = re.compile(r"(?:(.*?)\.)?(?:layers|layer|blocks|block|h)\.(\d+)\.(.+)")
 _WRAPPING = {"model", "transformer", "language_model"}
@@ -65,12 +61,6 @@ def model_drift(folder: Path, base_folder: Path, name: str, base_name: str) -> D
         return _difference(model.tensor(weight), base.tensor(weight))
 
     return _drift(alike, base, moved, name, base_name)
-
-
-def recorded_base(folder: Path) -> str | None:
-    """Return the model that a folder was made from, by its card; None where it is not recorded."""
-    path = (card.read(folder).get("base") or {}).get("path")
-    return path if isinstance(path, str) else None
 
 
 def split_name(weight: str) -> tuple[str, str]:

@@ -116,7 +116,8 @@ def _lineage(path: Path) -> dict[str, dict[str, Any]]:
             record = records.read(path, file.stem)
             if record is not None:
                 measured = {"seconds": record.seconds, "cpu_seconds": record.cpu_seconds}
-                found[record.name] = {**record.lineage, "fingerprint": record.fingerprint, **measured}
+                known = {"fingerprint": record.fingerprint, "inputs": dict(record.inputs)}
+                found[record.name] = {**record.lineage, **known, **measured}
     return found
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from slm_plugin import card
+from slm_plugin.errors import SlmError
 from slm_plugin.pipeline.plan import Evaluation, variants
 from slm_plugin.pipeline.runner import scores_path
 from slm_plugin.report.content import Cell, Variant, Verdict
@@ -70,10 +73,42 @@ def read_variants(
         stages = [_label(row) for row in measured]
         cells = [[_cell(scores[row.stage].get(skill), skill, shades) for skill in skills] for row in measured]
         taught = learned_rows(stages, skills, cells, learned, gates)
-        result = numbers(stages, skills, cells, better, taught, chance)
+        rates = {skill: row for skill, row in taught.items() if is_rate(scores, skill)}
+        result = numbers(stages, skills, cells, better, rates, chance)
         names = [row.stage for row in measured]
-        found.append(Variant(name or run.name, stages, names, skills, cells, taught, result))
-    return found
+        variant = Variant(name or run.name, stages, names, skills, cells, taught, result)
+        last = measured[-1]
+        finished, labelled = rows[-1] is last, last.label is not None
+        others = [skill for skill in taught if skill not in rates]
+        found.append(
+            replace(variant, finished=finished, labelled=labelled, trained=_trained(run, last), other_scales=others)
+        )
+    if run.file is not None:
+        return found
+    # without the pipeline file, what was planned is known from the other variants alone
+    return [replace(one, finished=not _goes_on(one, found)) for one in found]
+
+
+def _goes_on(variant: Variant, others: Sequence[Variant]) -> bool:
+    """Tell whether another variant has rows after the last one of this."""
+    return any(variant.stages[-1] in other.stages[:-1] for other in others)
+
+
+def _trained(run: RunFolder, row: Evaluation) -> str:
+    folder = run.locate(row.adapter or row.model)
+    try:
+        return str((card.read(folder).get("stage") if folder is not None else None) or "")
+    except SlmError:
+        return ""
+
+
+def is_rate(scores: Mapping[str, Mapping[str, Any]], skill: str) -> bool:
+    """Tell whether a skill's scores are shares or error rates, over which a mean of skills can be taken.
+
+    A score is one if it came with its items, and otherwise if none of its values is outside 0 to 1.
+    """
+    found = [content[skill] for content in scores.values() if skill in content]
+    return any(score.get("items") for score in found) or all(0 <= score["value"] <= 1 for score in found)
 
 
 class _Shades:

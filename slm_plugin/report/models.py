@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from slm_plugin import card
 from slm_plugin.adapters.lora import CONFIG_FILE, load_config
 from slm_plugin.errors import SlmError
 from slm_plugin.report.content import Drift
-from slm_plugin.report.drift import adapter_drift, model_drift, recorded_base
 from slm_plugin.report.folder import RunFolder, configuration, read_object
 from slm_plugin.report.steps import output_folders
 
@@ -29,6 +29,9 @@ def run_drifts(run: RunFolder, notes: list[str]) -> list[Drift]:
         base = run.locate(base_name)
         if base is None or not base.is_dir() or base.resolve() == folder.resolve():
             continue
+        # here, because a report without weights must not load torch
+        from slm_plugin.report.drift import adapter_drift, model_drift
+
         compare = adapter_drift if (folder / CONFIG_FILE).is_file() else model_drift
         try:
             found.append(compare(folder, base, _shown(run, folder), _shown(run, base)))
@@ -71,13 +74,11 @@ def _models(run: RunFolder, notes: list[str]) -> Iterator[tuple[Path, str | None
 
 
 def _recorded_base(folder: Path) -> str | None:
-    try:
-        return recorded_base(folder)
-    except SlmError:
-        return None
+    path = (_card(folder).get("base") or {}).get("path")
+    return path if isinstance(path, str) else None
 
 
-def _card(folder: Path) -> dict[str, object]:
+def _card(folder: Path) -> dict[str, Any]:
     try:
         return card.read(folder)
     except SlmError:

@@ -9,8 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from slm_plugin.report.content import Bar, Comparison, Curve, Drift, Report
-from slm_plugin.report.drift import OTHER
+from slm_plugin.report.content import OTHER, Bar, Comparison, Curve, Drift, Report
 from slm_plugin.report.figures import curve_figure, interval_figure
 from slm_plugin.report.forgetting import DEFINITIONS
 from slm_plugin.report.numbers import written

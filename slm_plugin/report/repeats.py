@@ -13,7 +13,8 @@ from slm_plugin.report.content import RunReport, SeedSpread, Variant
 def spreads(runs: Sequence[RunReport]) -> list[SeedSpread]:
     """Return mean, deviation and noise floor over runs of every score after the last stage of every variant.
 
-    Variants of one name belong together; that of a run with a single one belongs to those of other such runs.
+    Variants of one name that ended at the same stage belong together; that of a run with a single one belongs to those
+    of other such runs.
 
     Args:
         runs: One pipeline, each with seeds of its own.
@@ -24,18 +25,22 @@ def spreads(runs: Sequence[RunReport]) -> list[SeedSpread]:
     problems = _problems(runs)
     if problems:
         raise ConfigError(problems)
-    groups: dict[str, list[Variant]] = {}
+    groups: dict[tuple[str, str], list[Variant]] = {}
     for run in runs:
         for variant in run.variants:
-            groups.setdefault("" if variant.name == run.name else variant.name, []).append(variant)
+            name = "" if variant.name == run.name else variant.name
+            groups.setdefault((name, variant.stages[-1]), []).append(variant)
     found = []
-    for name, variants in groups.items():
+    for (name, stage), variants in groups.items():
+        several = sum(other == name for other, _ in groups) > 1
+        if name and (several or not all(variant.finished for variant in variants)):
+            name = f"{name}, after {stage}"
         for skill in dict.fromkeys(skill for variant in variants for skill in variant.skills):
             values = [value for variant in variants if (value := _last(variant, skill)) is not None]
             if values:
                 mean, deviation = spread(values)
                 floor = None if deviation is None else noise_floor(deviation, len(values), len(values))
-                found.append(SeedSpread(name or variants[0].stages[-1], skill, mean, deviation, floor, tuple(values)))
+                found.append(SeedSpread(name or stage, skill, mean, deviation, floor, tuple(values)))
     return found
 
 

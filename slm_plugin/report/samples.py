@@ -16,7 +16,7 @@ from slm_plugin.errors import SlmError
 from slm_plugin.report.content import Example, Samples
 from slm_plugin.report.folder import read_object
 from slm_plugin.speech.protocol import Codec
-from slm_plugin.vocabulary import text_to_units
+from slm_plugin.vocabulary import UNIT_SPELLING, text_to_units
 
 MAX_SECONDS = 30.0
 """Longer audio is cut: a page holds what it plays."""
@@ -27,7 +27,7 @@ MAX_FILE_BYTES = 4_000_000
 SPOKEN = ("question.wav", "answer.wav")
 """Recordings that a run leaves of a question and its answer."""
 
-_RUN = re.compile(r"(?:<\|\d+\|>)+")
+_RUN = re.compile(f"(?:{UNIT_SPELLING})+")
 
 
 @dataclass

@@ -32,14 +32,18 @@ def _comparison(report: Report) -> str:
             if bar is None:
                 cells.append(written(None))
                 continue
-            moved = f" ({written(bar.difference, 'signed')}{', differs' if bar.differs else ''})"
+            to = "" if bar.reference == report.first else f" to {bar.reference}"
+            moved = f" ({written(bar.difference, 'signed')}{to}{', differs' if bar.differs else ''})"
             cells.append(written(bar.value) + (moved if bar.difference is not None else ""))
-        rows.append([variant, *cells])
+        bars = [bar for comparison in report.comparisons for bar in comparison.bars if bar.variant == variant]
+        rows.append([variant, *cells, f"{bars[0].stage}{'' if bars[0].finished else ', unfinished'}"])
     told = (
-        f"After the last stage; in brackets the difference to {_text(report.first)} on the same items, which differs"
-        f" where its 95 % interval excludes 0 (paired bootstrap, {report.resamples} resamples, seed {report.seed})."
+        "Scores after the last stage of each variant that has scores. In brackets: the difference to the first variant"
+        " that ended at the same stage, on the same items. It differs if its 95 % interval excludes 0"
+        f" (paired bootstrap, {report.resamples} resamples, seed {report.seed})."
+        " Variants that ended at different stages are not compared."
     )
-    return _table(["variant", *skills], rows) + "\n\n" + told
+    return _table(["variant", *skills, "after"], rows) + "\n\n" + told
 
 
 def _seeds(report: Report) -> str:
@@ -57,15 +61,18 @@ def _seeds(report: Report) -> str:
 
 def _run(run: RunReport) -> Iterable[str]:
     for variant in run.variants:
-        yield f"### {_text(variant.name)}"
+        yield f"### {_text(variant.title)}"
         yield _matrix(run, variant)
         taught = ", ".join(f"{skill} after {found.stage} ({found.rule})" for skill, found in variant.learned.items())
         yield f"Learned: {_text(taught)}."
     if run.variants:
         yield "### Forgetting"
         names = list(DEFINITIONS)
-        yield _table(["variant", *names], [[one.name, *_numbers(one.forgetting)] for one in run.variants])
+        yield _table(["variant", *names], [[one.title, *_numbers(one.forgetting)] for one in run.variants])
         yield "\n".join(f"- {name}: {line}." for name, line in DEFINITIONS.items())
+        others = dict.fromkeys(skill for variant in run.variants for skill in variant.other_scales)
+        if others:
+            yield f"Left out of these numbers, because their scores are no rates: {_text(', '.join(others))}."
     if run.gates:
         words = {True: "passed", False: "missed", None: "not measured"}
         yield "### Gates"

@@ -13,31 +13,39 @@ from typing import Any
 import numpy as np
 
 from slm_plugin.errors import AudioError
+from slm_plugin.speech import containers
 from slm_plugin.speech.policy import AudioPolicy, condition
 from slm_plugin.speech.resampling import resample
 
-__all__ = ["FORMATS", "SUFFIXES", "decode", "prepare", "read", "resample"]
+__all__ = ["FORMATS", "SUFFIXES", "decode", "is_unknown_format", "prepare", "read", "resample"]
 
-FORMATS = "wav, flac, ogg, opus or mp3"
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+FORMATS = f"wav, flac, ogg, opus, mp3, {containers.FORMATS}"
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", *containers.SUFFIXES)
 """Of files in these formats, in small letters."""
+
+_UNRECOGNISED, _UNSUPPORTED_ENCODING = 1, 4
+"""Error codes of libsndfile: no format that it knows, and a format that it knows with a codec that it does not."""
 
 
 def decode(
-    source: bytes | str | Path, max_seconds: float = 3600.0, max_bytes: int | None = None
+    source: bytes | str | Path,
+    max_seconds: float = 3600.0,
+    max_bytes: int | None = None,
+    max_decoded_bytes: int | None = None,
 ) -> tuple[np.ndarray, int]:
-    """Read a recording with libsndfile.
+    """Read a recording: with libsndfile, and containers that it does not know with PyAV.
 
     Args:
         source: The file's bytes, or its path.
         max_seconds: Longest recording that is accepted; longer ones are refused before they are read.
         max_bytes: Largest file that is accepted; None for any.
+        max_decoded_bytes: Largest size of its float32 samples; None for any.
 
     Returns:
         Float32 samples of shape ``(N, C)`` and their rate in Hz.
 
     Raises:
-        AudioError: It is missing, too large, too long, or not a recording that libsndfile can read.
+        AudioError: It is missing, too large, too long, or not a recording in one of :data:`FORMATS`.
     """
     import soundfile
 
@@ -53,15 +61,28 @@ def decode(
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
             # the header may lie about the length, so no more than the limit is ever read
             limit = int(max_seconds * file.samplerate)
+            if max_decoded_bytes is not None:
+                n_samples = min(file.frames, limit + 1)
+                containers.check_decoded_bytes(4 * n_samples * file.channels, max_decoded_bytes)
             wave_NC = file.read(limit + 1, dtype="float32", always_2d=True)
             rate_hz = int(file.samplerate)
     except (soundfile.LibsndfileError, TypeError, ValueError, RuntimeError) as error:
+        if is_unknown_format(error):
+            try:
+                return containers.decode_container(source, name, max_seconds, max_decoded_bytes)
+            except containers.UnknownContainerError:
+                pass
         # libsndfile's own words, without the object that it read from
         reason = str(getattr(error, "error_string", error)).rstrip(".")
         raise AudioError(f"{name} cannot be read ({reason}); send {FORMATS}.") from None
     if len(wave_NC) > limit:
         raise AudioError(f"{name} is longer than the limit of {max_seconds:g} seconds.")
     return wave_NC, rate_hz
+
+
+def is_unknown_format(error: Exception) -> bool:
+    """Return whether libsndfile refused a file because it does not know the format, not because it is damaged."""
+    return getattr(error, "code", None) in (_UNRECOGNISED, _UNSUPPORTED_ENCODING)
 
 
 def read(recording: Any) -> tuple[np.ndarray, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,8 @@ from safetensors.numpy import load_file, save_file
 
 from slm_plugin.errors import CodecError, ConfigError
 from slm_plugin.strict import Strict, parse
+from slm_plugin.weights.durable import exchange, flush, flush_tree
+from slm_plugin.weights.permissions import make_folder_beside, share
 
 CONFIG, TENSORS = "config.json", "codec.safetensors"
 Settings = TypeVar("Settings", bound=Strict)
@@ -29,8 +30,6 @@ def write_folder(folder: Path, kind: str, settings: Strict, tensors: dict[str, n
     with whole_folder(folder) as partial:
         write_config(partial, kind, settings, fingerprint)
         save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, partial / TENSORS)
-        # safetensors makes files that only their owner may read; a codec is for everybody
-        (partial / TENSORS).chmod(0o644)
 
 
 @contextmanager
@@ -38,14 +37,18 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``folder`` when the block ends without an error."""
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    temporary = make_folder_beside(folder, "-")
     try:
         yield temporary
-        # temporary folders are private by default
-        temporary.chmod(0o755)
-        if folder.exists():
+        # safetensors makes files that only their owner may read
+        share(temporary)
+        flush_tree(temporary)
+        if not folder.exists():
+            temporary.rename(folder)
+        elif not exchange(temporary, folder):
             shutil.rmtree(folder)
-        temporary.rename(folder)
+            temporary.rename(folder)
+        flush(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 
 from slm_plugin.errors import CodecError
+from slm_plugin.weights.permissions import share
 
 ENCODER, CENTROIDS, VOCODER = "encoder", "codec", "vocoder"
 Tensors = Mapping[str, torch.Tensor]
@@ -59,8 +60,7 @@ class PartsInMemory:
 
         path = folder / f"{part}.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in self._tensors[part].items()}, path)
-        # safetensors makes files that only their owner may read; a codec is for everybody
-        path.chmod(0o644)
+        share(path)
 
 
 class PartsInFolder:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from slm_plugin.errors import AudioError
-from slm_plugin.speech.audio import FORMATS
+from slm_plugin.speech import containers
+from slm_plugin.speech.audio import FORMATS, is_unknown_format
 from slm_plugin.speech.levels import Levels
 from slm_plugin.speech.policy import (
     LONG_SECONDS,
@@ -133,14 +134,14 @@ class AudioStream:
             raise AudioError(f"the recording lasts more than the limit of {limit:g} seconds.")
 
 
-def blocks_of(path: Path, block_seconds: float = 1.0) -> Iterator[tuple[np.ndarray, int]]:
-    """Read a recording block by block with libsndfile.
+def blocks_of(path: Path, block_seconds: float = 1.0, max_seconds: float = 3600.0) -> Iterator[tuple[np.ndarray, int]]:
+    """Read a recording block by block: with libsndfile, and containers that it does not know with PyAV.
 
     Yields:
         Float32 samples ``(N, C)`` and their rate in Hz.
 
     Raises:
-        AudioError: It is missing or not a recording that libsndfile can read.
+        AudioError: It is missing, too long, or not a recording in one of :data:`slm_plugin.speech.audio.FORMATS`.
     """
     import soundfile
 
@@ -152,5 +153,11 @@ def blocks_of(path: Path, block_seconds: float = 1.0) -> Iterator[tuple[np.ndarr
             for block in file.blocks(max(1, int(block_seconds * rate_hz)), dtype="float32", always_2d=True):
                 yield block, rate_hz
     except (soundfile.LibsndfileError, RuntimeError) as error:
+        if is_unknown_format(error):
+            try:
+                yield from containers.container_blocks(path, str(path), max_seconds)
+                return
+            except containers.UnknownContainerError:
+                pass
         reason = str(getattr(error, "error_string", error)).rstrip(".")
         raise AudioError(f"{path} cannot be read ({reason}); send {FORMATS}.") from None

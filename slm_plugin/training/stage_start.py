@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from slm_plugin.errors import WeightsError
 from slm_plugin.records import StageRun
+from slm_plugin.weights.durable import settle
+from slm_plugin.weights.permissions import share
 
 FOLDER = "slm_stage_start"
 """Folder in ``output_dir``; a folder of its own because engines load every ``*.safetensors`` of a model's."""
@@ -98,7 +100,8 @@ def _move_in(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     try:
         write(temporary)
-        temporary.replace(path)
+        share(temporary)
+        settle(temporary, path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise WeightsError(f"{path} cannot be written: {error}.") from None

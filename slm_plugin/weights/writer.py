@@ -22,7 +22,7 @@ import torch
 
 from slm_plugin.errors import WeightsError
 from slm_plugin.weights.checkpoint import DTYPES, INDEX_FILE, SINGLE_FILE
-from slm_plugin.weights.staging import intended, make_partial, not_written, publish
+from slm_plugin.weights.staging import discard, intended, make_partial, not_written, publish
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -135,7 +135,7 @@ class CheckpointWriter:
             self._close()
         except OSError:  # a full disk is met again when the last bytes are flushed
             self._open = None
-        shutil.rmtree(self._partial, ignore_errors=True)
+        discard(self._partial)
 
     def __enter__(self) -> CheckpointWriter:
         return self

@@ -16,6 +16,7 @@ from adapters.worlds import KINDS, TIED_KINDS, edit_config, make_adapter, make_b
 from slm_plugin.adapters.serving import refusals
 from slm_plugin.cli import make_app
 from slm_plugin.errors import WeightsError
+from tiny_models import make_tokenizer
 
 ALL_KINDS = {**KINDS, **TIED_KINDS}
 
@@ -73,6 +74,10 @@ def test_what_depends_on_the_base_is_told(base, tmp_path):
     short = make_base(tmp_path / "short", rows=50)
     # the card's units end at 48 + 8
     assert "its units end at token 56, the base has 50: give the base with units" in refusals(adapter, short)
+    # 64 rows hold the ids of the units, but the tokenizer has no units: the rows are padding
+    padded = make_base(tmp_path / "padded")
+    make_tokenizer().save_pretrained(padded)
+    assert "the base has no units at tokens 48..55: give the base with units" in refusals(adapter, padded)
     (adapter / "slm.json").unlink()
     deep = make_base(tmp_path / "deep")
     shutil.rmtree(deep)

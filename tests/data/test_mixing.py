@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm_plugin.data.mixing import MixedDataset, Source, draw, quota, stream_probabilities
+from slm_plugin.data.mixing import MixedDataset, Source, draw, quota, spread, stream_probabilities
 
 seeds = st.integers(0, 2**31 - 1)
 names = st.text(min_size=1, max_size=8)
@@ -89,3 +89,35 @@ def test_any_number_of_loader_workers_sees_the_same_epoch(workers):
     for epoch in (0, 1, 2):
         mixed.set_epoch(epoch)
         assert list(loader) == [mixed[index] for index in range(len(mixed))]
+
+
+def test_streams_are_spread_evenly_and_keep_their_own_order():
+    # places of the first stream .125 .375 .625 .875, of the second .25 .75
+    assert spread([4, 2]).tolist() == [0, 1, 0, 0, 1, 0]
+    assert spread([3, 0]).tolist() == [0, 0, 0]
+    assert spread([0, 2]).tolist() == [1, 1]
+
+
+@given(st.lists(st.integers(0, 60), min_size=1, max_size=4))
+def test_no_part_of_a_spread_sequence_lacks_a_stream(counts):
+    streams = spread(counts)
+    assert np.bincount(streams, minlength=len(counts)).tolist() == counts
+    for stream, count in enumerate(counts):
+        seen = np.cumsum(streams == stream)
+        expected = np.arange(1, len(streams) + 1) * count / max(1, sum(counts))
+        assert len(streams) == 0 or np.abs(seen - expected).max() <= len(counts)
+
+
+@pytest.mark.parametrize("resample", ["once", "epoch"])
+def test_without_shuffling_the_current_rows_keep_their_order(resample):
+    source = Source("old", [f"old {n}" for n in range(9)], 4, resample)
+    current = [f"new {n}" for n in range(8)]
+    mixed = MixedDataset(current, [source], seed=3, keeps_order=True)
+    assert mixed.in_order
+    for epoch in range(3):
+        mixed.set_epoch(epoch)
+        rows = [mixed[n] for n in range(len(mixed))]
+        assert [row for row in rows if row.startswith("new")] == current
+        # one replayed row for two current ones
+        assert [n for n, row in enumerate(rows) if row.startswith("old")] == [1, 4, 7, 10]
+        assert [row for row in rows if row.startswith("old")] == [source.rows[n] for n in mixed.drawn()[0]]

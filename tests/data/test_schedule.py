@@ -156,3 +156,20 @@ def test_a_source_smaller_than_its_draw_is_used_evenly_at_every_moment(resample)
     for end in range(1, len(seen)):
         counts = [seen[:end].count(row) for row in source.rows]
         assert max(counts) - min(counts) <= 1
+
+
+@pytest.mark.parametrize("resample", ["once", "epoch"])
+def test_without_shuffling_a_schedule_keeps_the_order_of_the_current_rows(resample):
+    source = Source("old", [f"old {n}" for n in range(5)], 5, resample)
+    current = list(range(10))
+    mixed = ScheduledDataset(
+        current, [source], 3, [0.5], [LINEAR], lambda length: 2 * length, mark=False, keeps_order=True
+    )
+    rows = []
+    for epoch in range(2):
+        mixed.set_epoch(epoch)
+        rows += [mixed[n] for n in range(len(mixed))]
+    seen = [row for row in rows if isinstance(row, int)]
+    # one pass after the other, over the epochs
+    assert seen == [n % 10 for n in range(len(seen))]
+    assert len(seen) == 30 - mixed.counts()["old"]

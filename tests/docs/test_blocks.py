@@ -17,6 +17,7 @@ from slm_plugin.infer.options import InferOptions
 from slm_plugin.merge.plan import parse_merge
 from slm_plugin.pipeline.plan import Pipeline
 from slm_plugin.plugins import Registry
+from slm_plugin.prepare.filters import Drop
 from slm_plugin.prepare.options import Interleave, PrepareOptions
 from slm_plugin.strict import parse
 
@@ -122,6 +123,8 @@ def test_yaml_is_what_the_command_that_it_is_for_accepts(block: Block):
             parse(PrepareOptions, content, str(block))
         case {"interleave": keys}:
             parse(Interleave, keys, str(block))
+        case {"drop": keys}:
+            parse(Drop, keys, str(block))
         case {"experts": _}:
             parse(Experts, content, str(block))
         case {"data": _, "codec": _}:

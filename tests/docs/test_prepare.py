@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from slm_plugin.plugins import Registry
+from slm_plugin.prepare.filters import Drop
 from slm_plugin.prepare.options import Interleave, load
 from slm_plugin.speech.policy import FLAGS
 from slm_plugin.strict import parse
@@ -20,7 +21,9 @@ def page(root: Path) -> str:
 
 
 def test_every_layout_that_is_shown_is_accepted(page: str):
-    shown = [yaml.safe_load(text)["interleave"] for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    blocks = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]
+    shown = [block["interleave"] for block in blocks if "interleave" in block]
+    assert [parse(Drop, block["drop"], "page").flags for block in blocks if "drop" in block] == [["silent", "clipped"]]
     assert [parse(Interleave, given, "page").form for given in shown] == ["words", "phrases", "ratio", "spans"]
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import yaml
 
+from slm_plugin.eval.match import matches
+from slm_plugin.eval.normalise import Normalisation
 from slm_plugin.pipeline.plan import Pipeline, Skill
 from slm_plugin.plugins import Registry
 from slm_plugin.strict import parse
@@ -32,3 +35,13 @@ def test_every_skill_on_the_page_is_valid(root: Path, registry: Registry) -> Non
 def test_the_pipeline_key_on_the_page_is_one(root: Path) -> None:
     (keys,) = [block for block in blocks(root) if isinstance(block, dict)]
     assert set(keys) <= set(Pipeline.model_fields)
+
+
+def test_the_verdicts_on_the_page_are_those_of_the_matcher(root: Path) -> None:
+    text = (root / "docs/probes.md").read_text(encoding="utf-8")
+    _, table = text.split("| answer | right answer | `case` | `punctuation` | `english` |\n")
+    rows = [line.strip("| ").split(" | ") for line in table.split("\n\n")[0].splitlines()[1:]]
+    assert len(rows) == 18
+    for answer, right, *verdicts in rows:
+        for name, verdict in zip(get_args(Normalisation), verdicts, strict=True):
+            assert matches(answer, [right], "contains", name) is (verdict == "yes"), (answer, right, name)

@@ -22,16 +22,17 @@ from slm_plugin.adapters.check import require_same_fingerprint
 from slm_plugin.config import parse_block
 from slm_plugin.errors import ConfigError, Problem, SlmError
 from slm_plugin.hookspecs import hookimpl
-from slm_plugin.host import arguments, surface
+from slm_plugin.host import arguments, compatibility, surface, token_cache
 from slm_plugin.pipeline import plan, runner
 from slm_plugin.pipeline.progress import Progress
 from slm_plugin.plugins import Registry
 from slm_plugin.speech import audio
 from slm_plugin.speech.codecs import load_codec
 from slm_plugin.vocabulary import UnitVocabulary
-from slm_serve import cli, engine, running
+from slm_serve import engine, running, server
 from slm_serve.backends.http import HttpBackend
 from slm_serve.fakes import FakeCodec
+from slm_serve.ops import auth
 from slm_serve.parsing import parse_json
 from slm_serve.protocol import UNSUPPORTED, ChatRequest
 from slm_serve.service import bind_units
@@ -64,6 +65,18 @@ def unknown_source() -> None:
     finally:
         runtime.activate(None)
     raise ConfigError(found)
+
+
+def half_base() -> None:
+    block = parse_block({"units": {"count": 5}}, REGISTRY).block
+    model = types.SimpleNamespace(
+        model_name_or_path="runs/units_base", quantization_bit=None, adapter_name_or_path=None
+    )
+    training = types.SimpleNamespace(bf16=False, fp16=False, device=types.SimpleNamespace(type="cpu"))
+    finetuning = types.SimpleNamespace(
+        finetuning_type="lora", pure_bf16=False, create_new_adapter=False, additional_target=None
+    )
+    raise ConfigError(compatibility.precision_refusals("bfloat16", block, model, training, finetuning, "asr.yaml"))
 
 
 def other_host(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,6 +132,15 @@ def missing_column() -> None:
 
 def unit_out_of_range() -> None:
     REGISTRY.stages.get("asr")().sample({"text": "anna", "units": [3, 100]}, 100)
+
+
+def misspelt_unit() -> None:
+    REGISTRY.stages.get("tts")().sample({"text": "anna", "interleaf": "anna<|01|>"}, 100)
+
+
+def unsigned_folder() -> None:
+    Path("runs/tokens/train").mkdir(parents=True)
+    token_cache.is_ready(types.SimpleNamespace(tokenized_path="runs/tokens"), None, "the current stage")
 
 
 def no_codec() -> None:
@@ -209,7 +231,7 @@ def taken_port() -> None:
         other.listen()
         port = other.getsockname()[1]
         try:
-            cli.listen("127.0.0.1", port)
+            server.listen("127.0.0.1", port)
         except SlmError as error:
             text = str(error).split(": ", 1)[1].replace(str(port), "8000")
             raise ConfigError([Problem("--host/--port", text)]) from None
@@ -217,7 +239,7 @@ def taken_port() -> None:
 
 def no_keys() -> None:
     Path("keys.txt").write_text("# keys of the clients\n")
-    cli.read_keys(Path("keys.txt"))
+    auth.read_keys(Path("keys.txt"))
 
 
 def request(**body: Any) -> Callable[[], None]:
@@ -232,6 +254,7 @@ RAISED: dict[str, Callable[..., Any]] = {
         unknown_names,
         unknown_mitigation,
         unknown_source,
+        half_base,
         other_host,
         bypassed_hook,
         other_trainer,
@@ -241,6 +264,8 @@ RAISED: dict[str, Callable[..., Any]] = {
         other_number_of_units,
         missing_column,
         unit_out_of_range,
+        misspelt_unit,
+        unsigned_folder,
         no_codec,
         no_codec_folder,
         low_rate,

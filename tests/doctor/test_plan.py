@@ -13,9 +13,12 @@ import pytest
 import yaml
 
 from prepare import world
-from slm_plugin.doctor.estimate import Training, needs
+from slm_plugin.doctor import plan as plans
+from slm_plugin.doctor.calibration import calibration
+from slm_plugin.doctor.estimate import PROCESS_BYTES, Training, needs
 from slm_plugin.doctor.gpus import KNOWN, find_gpu
 from slm_plugin.doctor.plan import Wishes, hours, plan
+from slm_plugin.doctor.processor import MATMUL_SHARE, PASSES, Processor, measure
 from slm_plugin.doctor.recipe import read_recipe
 from slm_plugin.doctor.shapes import Shapes, find_shapes, from_config
 from slm_plugin.errors import ConfigError, DataError, WeightsError
@@ -123,7 +126,7 @@ def test_time_follows_tokens_and_gpus(registry: Registry, tmp_path: Path):
         slm={"stage": "asr", "units": {"count": 100}},
     )
     recipe = read_recipe(path, registry, tokens=1e9)
-    assert recipe.tokens == 2 * 1e9
+    assert recipe.tokens.total == 2 * 1e9
     a100 = find_gpu("A100")
     one, four = hours(recipe, a100), hours(read_recipe(path, registry, tokens=1e9, processes=4), a100)
     # tokens x operations / (312e12 x .35) / 3600
@@ -132,7 +135,7 @@ def test_time_follows_tokens_and_gpus(registry: Registry, tmp_path: Path):
     assert hours(read_recipe(path, registry), a100) is None
     limited = write(tmp_path / "b.yaml", **{**yaml.safe_load(path.read_text()), "max_steps": 10})
     # the host's defaults: 8 rows of at most 2,048 tokens
-    assert read_recipe(limited, registry).tokens == 10 * 8 * 2048
+    assert read_recipe(limited, registry).tokens.total == 10 * 8 * 2048
 
 
 def test_replayed_rows_are_trained_on_as_well(registry: Registry, tmp_path: Path):
@@ -143,7 +146,7 @@ def test_replayed_rows_are_trained_on_as_well(registry: Registry, tmp_path: Path
         slm={"stage": "asr", "mitigations": [{"replay": {"sources": {"x": 0.25, "y": 0.25}}}]},
     )
     # two epochs of 1 + .25 + .25 times the tokens of the stage
-    assert read_recipe(path, registry, tokens=1e9).tokens == 2 * 1.5e9
+    assert read_recipe(path, registry, tokens=1e9).tokens.total == 2 * 1.5e9
 
 
 def test_tokens_of_prepared_data_are_read_from_its_card(
@@ -157,7 +160,120 @@ def test_tokens_of_prepared_data_are_read_from_its_card(
         dataset="set_asr,set_tts",
         num_train_epochs=1,
     )
-    assert read_recipe(path, registry).tokens == pytest.approx(2 * (numbers["units"] + 1.3 * numbers["words"]))
+    assert read_recipe(path, registry).tokens.total == pytest.approx(2 * (numbers["units"] + 1.3 * numbers["words"]))
+    # with max_steps the card says how long a row is: 5 steps of 2 rows of one of the two sets
+    limited = write(tmp_path / "b.yaml", **{**yaml.safe_load(path.read_text()), "max_steps": 5})
+    limited = write(limited, **{**yaml.safe_load(limited.read_text()), "per_device_train_batch_size": 2})
+    found = read_recipe(limited, registry).tokens
+    mean = (numbers["units"] + 1.3 * numbers["words"]) / numbers["rows"]
+    assert found.total == pytest.approx(5 * 2 * mean)
+    assert found.source == "of the data card"
+
+
+def test_no_row_counts_for_more_than_cutoff_len(registry: Registry, tmp_path: Path, prepared: Callable[..., Any]):
+    numbers = prepared(f"corpus.table.path={world.listed(tmp_path / 'corpus')}").summary()
+    path = write(
+        tmp_path / "a.yaml",
+        model_name_or_path="meta-llama/Llama-3.2-1B-Instruct",
+        dataset_dir=str(tmp_path / "out"),
+        dataset="set_asr",
+        num_train_epochs=1,
+        cutoff_len=4,
+    )
+    assert read_recipe(path, registry).tokens.total == 4 * numbers["rows"]
+
+
+def test_rows_of_a_file_are_counted_and_replayed_rows_have_their_own_length(registry: Registry, tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    rows = {"new": [3] * 30 + [0], "old": [9] * 10}
+    for name, units in rows.items():
+        line = json.dumps({"discrete_unit": units, "text": "hello world"})
+        (tmp_path / f"data/{name}.jsonl").write_text(f"{line}\n" * 300, encoding="utf-8")
+    entries = {name: {"file_name": f"{name}.jsonl", "formatting": "slm_asr"} for name in rows}
+    (tmp_path / "data/dataset_info.json").write_text(json.dumps(entries), encoding="utf-8")
+    slm = {"stage": "asr", "units": {"count": 10}, "mitigations": [{"replay": {"sources": {"old": 0.5}}}]}
+    keys = {
+        "model_name_or_path": "meta-llama/Llama-3.2-1B-Instruct",
+        "dataset_dir": str(tmp_path / "data"),
+        "slm": slm,
+    }
+    found = read_recipe(write(tmp_path / "a.yaml", **keys, dataset="new", num_train_epochs=2), registry).tokens
+    one = read_recipe(write(tmp_path / "b.yaml", **keys, dataset="old", num_train_epochs=1), registry).tokens
+    assert found.source == "counted on 200 rows"
+    # the words around the units are the same in both: w + 31 and w + 10 tokens, 300 rows, half as many replayed
+    words = one.total / (300 * 1.5) - 10
+    assert 0 <= words < 20
+    assert found.total == pytest.approx(2 * 300 * ((words + 31) + 0.5 * (words + 10)))
+    steps = read_recipe(write(tmp_path / "c.yaml", **keys, dataset="new", max_steps=3), registry).tokens
+    # 24 rows, two thirds of them new
+    assert steps.total == pytest.approx(24 * ((words + 31) + 0.5 * (words + 10)) / 1.5)
+
+
+def test_the_error_that_the_plan_states_is_that_of_the_shipped_runs():
+    known = calibration()
+    assert len(known.runs) >= 12
+    assert {run.processor.dtype for run in known.runs} == {"float32", "bfloat16"}
+    assert {run.training.finetuning for run in known.runs} == {"lora", "full"}
+    for run in known.runs:
+        assert needs(run.training).memory == pytest.approx(run.memory, rel=0.1), run.name
+        tokens = run.training.batch * run.training.cutoff
+        assert run.processor.seconds(run.training, tokens) == pytest.approx(run.step_seconds, rel=0.2), run.name
+    assert known.memory_error <= 0.1
+    assert known.time_error <= 0.2
+
+
+def test_memory_on_a_cpu_is_the_sum_that_the_module_writes_down():
+    training = training_of(SHAPES, batch=3, cutoff=5, finetuning="full", checkpointing=False, cpu=True)
+    found = needs(training)
+    assert found.process == PROCESS_BYTES
+    # 15 tokens, 128 rows
+    assert found.logits == 20 * 15 * 128
+    # a layer keeps 14 x 8 + 2 x 4 + 4 x 16 = 184 values of 4 bytes of a token
+    assert found.activations == pytest.approx(1.38 * 15 * 2 * 184 * 4)
+    # a layer has 592 weights: 6 operations each, for the head too
+    assert found.operations == 6 * 2 * 592 + 6 * 128 * 8
+    assert found.memory == found.process + found.weights + found.logits + found.activations
+    again = needs(training_of(SHAPES, batch=3, cutoff=5, cpu=True))
+    # 2 layers of 8 values, and one whole layer
+    assert again.activations == pytest.approx(1.38 * 15 * (2 * 8 + 184) * 4)
+    # frozen weights need no gradient, and the layers are calculated twice
+    assert again.operations == 6 * 2 * 592 + 4 * 128 * 8
+
+
+def test_a_plan_on_a_cpu_has_a_time_and_the_error_of_its_estimates(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(plans, "_processor", lambda bf16: Processor("float32", 100e9, 1e-9, 2))
+    keys = {"model_name_or_path": str(make_model(tmp_path / "model")), "slm": {"stage": "asr", "units": {"count": 10}}}
+    path = write(tmp_path / "a.yaml", **keys, max_steps=10, per_device_train_batch_size=2, cutoff_len=64)
+    said = "\n".join(plan(path, registry, Wishes(cpu=True)))
+    known = calibration()
+    assert (
+        f"on {len(known.runs)} measured runs ({known.date}) such estimates were within {known.memory_error:.0%}"
+        in said
+    )
+    assert "GB of this machine: process 1.1, weights" in said
+    assert "for 1,280 tokens (at most, for rows of cutoff_len), at 100 G operations a second in float32" in said
+    training = read_recipe(path, registry, cpu=True).training
+    expected = 1_280 * (
+        MATMUL_SHARE["float32"] * needs(training).operations / 100e9
+        + PASSES * 1e-9 * training.shapes.layers * training.shapes.hidden
+    )
+    assert Processor("float32", 100e9, 1e-9, 2).seconds(training, 1_280) == pytest.approx(expected)
+
+
+def test_what_needs_a_gpu_is_not_planned_for_a_cpu(registry: Registry, tmp_path: Path):
+    keys = {"model_name_or_path": str(make_model(tmp_path / "model"))}
+    assert read_recipe(write(tmp_path / "a.yaml", **keys), registry, cpu=True).training.cpu
+    assert not read_recipe(write(tmp_path / "b.yaml", **keys, quantization_bit=4), registry, cpu=True).training.cpu
+    assert not read_recipe(write(tmp_path / "a.yaml", **keys), registry, processes=2, cpu=True).training.cpu
+
+
+def test_the_speed_of_this_cpu_is_measured():
+    found = measure(bf16=False)
+    assert found.dtype == "float32"
+    assert 1e8 < found.rate < 1e14
+    assert 1e-12 < found.value_seconds < 1e-6
 
 
 def test_a_plan_says_what_is_too_much_and_what_would_help(registry: Registry, tmp_path: Path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eval.book import Book, score, write
-from slm_plugin.errors import CodecError, ConfigError, PipelineError, VocabularyError
+from slm_plugin.errors import CodecError, ConfigError, DataError, PipelineError, VocabularyError
 from slm_plugin.eval.evaluate import evaluate
 from slm_plugin.eval.rows import read_rows
 from slm_plugin.eval.spoken import split_answer
@@ -205,3 +205,73 @@ def test_units_are_compared_with_those_of_a_recording(registry: Registry, tmp_pa
     assert (folded.value, folded.n, folded.better) == (1 / 3, 3, "lower")
     assert score(registry, "unit_error", book, data=file, fold_runs=False).value == 3 / 4
     assert score(registry, "unit_error", Book(lambda _: "only words"), data=file).value == 1.0
+
+
+SQA = {
+    "question_units": [1, 2],
+    "question_text": "What is the capital?",
+    "answer_text": "The capital of the Netherlands is Amsterdam.",
+    "answer_words": [{"text": "anna", "units": [3, 7]}],
+}
+
+
+def test_a_spoken_answer_is_scored_against_the_short_one_if_the_row_has_it(registry: Registry, tmp_path: Path) -> None:
+    short = {**SQA, "answer": "Amsterdam"}
+    several = {**SQA, "answer": "A'dam", "answers": ["A'dam", "Amsterdam"]}
+    blank = {**SQA, "answer": " ", "answers": None}
+    file = write(tmp_path / "sqa.jsonl", [short, several, blank])
+    book = Book(lambda _: "What is the capital?\n\nIt is Amsterdam.\n\nx<|1|>")
+    # the third row has the whole sentence alone, which this answer is not
+    found = score(registry, "spoken_qa", book, data=file)
+    assert [hit for hit, _ in found.items] == [1.0, 1.0, 0.0]
+    assert [example["expected"] for example in found.examples] == ["Amsterdam", "A'dam", SQA["answer_text"]]
+    assert score(registry, "spoken_qa", book, data=file, match="exact").value == 0.0
+    whole = Book(lambda _: f"x\n\n{SQA['answer_text']}\n\nx<|1|>")
+    assert score(registry, "spoken_qa", whole, data=file).value == 1.0
+
+
+def test_spoken_answers_come_with_the_error_rate_of_the_recogniser_if_the_data_are_spoken(
+    registry: Registry, data: Path, tmp_path: Path
+) -> None:
+    templates = {row["word"]: row["units"] for row in read_rows(data / "templates.jsonl")}
+    # the recogniser understands "two" in the second recording, whose text is "seven"
+    spoken = [{"word": "seven", "units": templates["seven"]}], [{"word": "x", "units": templates["two"]}]
+    rows = [{**SQA, "answer_text": "seven", "answer_words": words} for words in spoken]
+    judge = {"templates": str(data / "templates.jsonl"), "codec": "tiny", "speech": True}
+    found = score(registry, "spoken_qa", Book(str), data=write(tmp_path / "sqa.jsonl", rows), **judge)
+    assert found.notes["recogniser_wer"] == 0.5
+
+
+ASR = {"units": [1], "text": "red dog", "words": [{"text": "red dog", "units": [1]}]}
+MUTE = {"units": [], "text": "red dog", "words": []}
+
+
+@pytest.mark.parametrize("probe", ["speech_recognition", "unit_error", "interleave_form", "speech_synthesis"])
+def test_rows_that_are_left_out_are_noted_and_no_score_is_over_none(
+    registry: Registry, data: Path, tmp_path: Path, probe: str
+) -> None:
+    judge = {"templates": str(data / "templates.jsonl"), "codec": "tiny"} if probe == "speech_synthesis" else {}
+    rows = [ASR, MUTE, ASR, MUTE] if probe != "speech_synthesis" else [ASR, {**ASR, "words": []}] * 2
+    found = score(registry, probe, Book(lambda _: "red dog"), data=write(tmp_path / "r.jsonl", rows), **judge)
+    assert found.notes["unusable"] == 0.5
+    assert len(found.items) == 2
+    whole = score(registry, probe, Book(lambda _: "red dog"), data=write(tmp_path / "a.jsonl", [ASR, ASR]), **judge)
+    assert "unusable" not in whole.notes
+    with pytest.raises(DataError, match=r"none of the 2 rows of .*m\.jsonl can be scored; a row needs"):
+        score(registry, probe, Book(str), data=write(tmp_path / "m.jsonl", rows[1::2]), **judge)
+
+
+def test_a_word_error_rate_says_what_punctuation_makes_of_it(registry: Registry, tmp_path: Path) -> None:
+    file = write(tmp_path / "asr.jsonl", [{"units": [1], "text": "Red dog, blue cat."}])
+    found = score(registry, "speech_recognition", Book(lambda _: "red dog blue cat"), data=file)
+    # "dog," and "cat." are two of four words
+    assert (found.value, found.notes["errors_per_word_without_punctuation"]) == (0.5, 0.0)
+    same = score(registry, "speech_recognition", Book(lambda _: "red dog, blue cat."), data=file)
+    assert set(same.notes) == {"errors_per_character"}
+
+
+def test_units_inside_a_word_or_before_punctuation_make_no_other_words(registry: Registry, tmp_path: Path) -> None:
+    file = write(tmp_path / "tts.jsonl", [{"text": "anna sings.", "words": [{"text": "anna", "units": [1]}]}])
+    for answer, value in (("an<|1|>na sin<|2|>gs<|3|>.<|4|>", 1.0), ("an<|1|>na sang<|2|>.<|3|>", 0.0)):
+        found = score(registry, "interleave_form", Book(lambda _, said=answer: said), data=file)
+        assert found.value == value

@@ -84,7 +84,7 @@ def body(**more: Any) -> bytes:
 
 def request(content: bytes, path: str = "/v1/chat/completions") -> bytes:
     """Write a request as it goes over the wire."""
-    head = f"POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     return f"{head}content-length: {len(content)}\r\n\r\n".encode() + content
 
 

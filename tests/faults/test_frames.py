@@ -16,7 +16,7 @@ async def open_session(g, path="/v1/realtime?model=fake"):
     """Shake hands by hand, so that anything can be sent afterwards."""
     reader, writer = await g.connect()
     key = base64.b64encode(os.urandom(16)).decode()
-    head = f"GET {path} HTTP/1.1\r\nhost: gateway\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+    head = f"GET {path} HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
     writer.write(f"{head}sec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n\r\n".encode())
     status = await reader.readuntil(b"\r\n\r\n")
     return status, reader, writer

@@ -17,6 +17,7 @@ from slm_serve.fakes import FakeCodec
 from slm_serve.ops.limits import Limits, check_decoded_size
 from slm_serve.workers import encoder as workers_encoder
 from slm_serve.workers.encoder import EncoderWorker
+from speech.containers import container
 
 CODEC = FakeCodec(50)
 RATE_HZ = 16_000
@@ -106,3 +107,16 @@ def test_a_small_file_that_would_fill_the_memory_is_refused_before_it_is_decoded
 def test_the_longest_recording_is_a_setting():
     assert hear(FILES["WAV"], limits=Limits(clip_s=0.4)) is None
     assert hear(FILES["WAV"], limits=Limits(clip_s=0.6)) is not None
+
+
+def test_a_container_that_libsndfile_does_not_read_is_heard():
+    for ending in ("webm", "m4a", "mp4", "aac", "3gp", "amr"):
+        assert len(hear(container(ending), ending)) >= 20, ending
+
+
+def test_the_bounds_of_a_recording_hold_for_containers_too():
+    with pytest.raises(RequestError, match=r"longer than the limit of 0\.5 seconds"):
+        listen(container("m4a"), "m4a", Limits(clip_s=0.5))
+    # a second of 48 kHz is 188 KiB of float32
+    with pytest.raises(RequestError, match=r"when it is decoded, the limit is 0\.0625 MiB"):
+        listen(container("webm"), "webm", Limits(decoded_bytes=2**16))

@@ -56,7 +56,9 @@ def app() -> Any:
     vocabulary = UnitVocabulary.find(tokenizer)
     assert vocabulary is not None
     backend = FakeBackend([[[token] for token in ids]])
-    app = create_app(Service(tokenizer, vocabulary, FakeCodec(50), backend), settings=Settings())
+    app = create_app(
+        Service(tokenizer, vocabulary, FakeCodec(50), backend), settings=Settings(allowed_hosts=["testserver"])
+    )
     app.router.lifespan_context = stays_open
     return app
 
@@ -123,7 +125,7 @@ async def test_ten_thousand_requests_of_every_kind_leave_the_memory_flat(app):
     ]
     sizes = []
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         for _ in range(8):
             for number in range(LONG // 8):
                 await http.post("/v1/chat/completions", json={"model": "fake", **bodies[number % 4]})
@@ -179,7 +181,7 @@ message = st.fixed_dictionaries(
 async def post(app: Any, content: bytes) -> tuple[int, bytes]:
     """Send a body to the application."""
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
         answer = await http.post("/v1/chat/completions", content=content)
         return answer.status_code, answer.content
 

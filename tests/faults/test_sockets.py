@@ -23,7 +23,7 @@ async def read_all(reader: asyncio.StreamReader) -> bytes:
 
 @pytest.mark.parametrize(
     "sent",
-    [b"", b"GET / HT", b"GET /health HTTP/1.1\r\nhost: x\r\nx-half", request(b"", "/health")[:-2]],
+    [b"", b"GET / HT", b"GET /health HTTP/1.1\r\nhost: localhost\r\nx-half", request(b"", "/health")[:-2]],
     ids=["nothing", "half a request line", "half a header", "no end of the headers"],
 )
 async def test_a_connection_that_never_asks_is_dropped(live, sent):
@@ -41,7 +41,7 @@ async def test_a_connection_that_rests_for_longer_than_stock_clients_keep_it_is_
     async with live("a") as g:
         reader, writer = await g.connect()
         for rest_s in (5.3, 0.0):
-            writer.write(b"GET /health HTTP/1.1\r\nhost: gateway\r\n\r\n")
+            writer.write(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
             head = await reader.readuntil(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200")
             await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]))
@@ -85,7 +85,7 @@ async def test_a_body_that_does_not_arrive_is_told_and_its_place_is_free(live):
 async def test_a_body_larger_than_it_may_be_is_told_before_it_has_arrived(live):
     async with live("a", limits=Limits(body_bytes=10_000)) as g:
         reader, writer = await g.connect()
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
         writer.write(head + 11 * (b"3e8\r\n" + b"x" * 1000 + b"\r\n"))
         assert b"413 " in await reader.readline()
         writer.close()
@@ -171,13 +171,57 @@ async def test_an_answer_that_takes_too_long_is_ended_with_words(live):
         await g.backend.calls[0].ended.wait()
 
 
-async def test_too_many_connections_are_told_to_come_back(live):
+async def busy(g, number):
+    """Open connections whose requests run."""
+    made = []
+    for _ in range(number):
+        reader, writer = await g.connect()
+        writer.write(request(body(stream=True)))
+        made.append((reader, writer))
+        while len(g.backend.calls) < len(made):
+            await asyncio.sleep(0.001)
+    return made
+
+
+async def test_too_many_busy_connections_are_told_to_come_back_and_liveness_goes_on(live):
+    async with live("a ", limits=Limits(connections=3, header_s=EVER), hang_after=0) as g:
+        running = await busy(g, 3)
+        reader, writer = await g.connect()
+        writer.write(request(body()))
+        assert b"503 " in await reader.readline()
+        # whoever restarts the server must not take it for dead
+        probe, prober = await g.connect()
+        prober.write(b"GET /health/live?x=1 HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert b"200 " in await probe.readline()
+        for _, other in [*running, (reader, writer), (probe, prober)]:
+            other.transport.abort()
+
+
+async def test_idle_connections_make_room_the_longest_resting_first(live):
     async with live("a<|eot_id|>", limits=Limits(connections=3, header_s=EVER)) as g:
         idle = [await g.connect() for _ in range(3)]
         while len(g.server.server_state.connections) < 3:
             await asyncio.sleep(0.001)
-        reader, writer = await g.connect()
-        writer.write(request(body()))
-        assert b"503 " in await reader.readline()
-        for _, other in [*idle, (reader, writer)]:
+        for _ in range(5):
+            reader, writer = await g.connect()
+            writer.write(request(body()))
+            assert b"200 " in await reader.readline()
+            writer.transport.abort()
+        # renewing them does not help against it
+        assert await read_all(idle[0][0]) == b""
+        for _, other in idle:
             other.transport.abort()
+
+
+@pytest.mark.parametrize(
+    ("keys", "limits", "status"), [(("secret",), {}, b"401"), ((), {"body_bytes": 10_000}, b"413")]
+)
+async def test_an_early_refusal_reaches_a_client_that_still_sends(live, keys, limits, status):
+    # as a proxy does: it passes a body on to its end and reads afterwards
+    content = body(user="x" * 4_000_000)
+    async with live("a<|eot_id|>", keys=keys, limits=Limits(**limits)) as g:
+        reader, writer = await g.connect()
+        writer.write(request(content))
+        await writer.drain()
+        assert status in await reader.readline()
+        writer.close()

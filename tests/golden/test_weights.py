@@ -101,7 +101,7 @@ def test_new_embeddings_have_a_billionth_of_the_covariance_of_the_old_ones(golde
     weight = torch.cat([old, torch.zeros_like(old)])
     # with the identity for noise, the new rows' squares add up to what their covariance is on average
     monkeypatch.setattr(torch, "randn", lambda rows, columns, generator: torch.eye(rows, columns))
-    start_from_covariance(weight, len(old), torch.Generator())
+    start_from_covariance(weight, range(len(old), len(weight)), len(old), torch.Generator())
     moved = (weight[len(old) :] - old.mean(0)).double()
     assert given["scale"] == COVARIANCE_SCALE
     np.testing.assert_allclose((moved.T @ moved).numpy(), value, rtol=FLOAT32)

@@ -78,6 +78,56 @@ def test_the_block_can_be_json_on_a_plain_command_line(llm, data, tmp_path, monk
     assert runtime.active().config.unit_count == 7
 
 
+JSON = json.dumps({"stage": "tts", "units": {"count": 60, "seed": 5}})
+PIECES = JSON.split()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--slm", JSON],
+        [f"--slm={JSON}"],
+        [f"slm={JSON}"],
+        ["slm={stage: tts, units: {count: 60, seed: 5}}"],
+        # as torchrun passes them on
+        ["--slm", *PIECES],
+        [f"--slm={PIECES[0]}", *PIECES[1:]],
+        [f"slm={PIECES[0]}", *PIECES[1:]],
+    ],
+)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_json_on_the_command_line_changes_the_block_of_the_yaml(words, place, parse):
+    others = ["max_steps=9", "slm.mitigations.damping.factors.head=0.5"]
+    active = parse(
+        {"stage": "asr", "units": {"count": 50}, "long_samples": "cut"}, *others[:place], *words, *others[place:]
+    )
+    assert (active.config.block.stage, active.config.unit_count, active.config.block.units.seed) == ("tts", 60, 5)
+    assert active.config.block.long_samples == "cut"
+    assert active.config.block.mitigations == [{"damping": {"factors": {"head": 0.5}}}]
+
+
+def test_json_on_the_command_line_is_the_block_of_a_yaml_without_one(parse):
+    assert parse(None, "--slm", *PIECES).config.unit_count == 60
+
+
+def test_a_plain_command_line_in_pieces_is_read_as_a_whole_one(llm, data, tmp_path, monkeypatch):
+    from llamafactory.hparams import get_train_args
+
+    words = []
+    for key, value in train_config(llm, data, tmp_path / "out", slm=None).items():
+        words += [f"--{key}", str(value)]
+    monkeypatch.setattr(sys, "argv", ["x", "--slm", *PIECES, *words])
+    get_train_args()
+    assert runtime.active().config.unit_count == 60
+
+
+def test_a_value_that_is_no_mapping_is_refused_with_the_dotted_form(parse):
+    with pytest.raises(
+        ConfigError, match=r"command line: slm: '\{\\?\"stage\\?\": max_steps=9' is not a mapping.*slm.stage=asr"
+    ):
+        parse({"stage": "asr"}, "--slm", '{"stage":', "max_steps=9")
+
+
 def test_all_mistakes_are_told_at_once_with_the_nearest_names(parse):
     with pytest.raises(ConfigError) as caught:
         parse(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from contracts.conftest import on_two_processes  # noqa: F401  # fixtures
 from host.world import UNITS, train_config, under_zero
 from slm_plugin import card
+from tiny_models import make_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -54,3 +56,23 @@ def test_zero_trains_to_the_same_weights_as_one_plain_process(
         plain, sharded = (load_file(tmp_path / f"{name}{n}" / "adapter_model.safetensors") for n in (1, 2))
         assert plain.keys() == sharded.keys()
         assert max((sharded[key].float() - plain[key].float()).abs().max().item() for key in plain) <= 2e-6, name
+
+
+@pytest.mark.parametrize("tie", [False, True], ids=["untied", "tied"])
+def test_zero_3_starts_units_in_the_padding_from_the_same_rows(
+    tie,
+    data,
+    run_host,
+    on_two_processes,  # the fixture
+    tmp_path,
+):
+    text = make_model(tmp_path / "text", tie=tie, padding=271)
+    # a rate of 0 saves the start
+    config = train_config(text, data, tmp_path / "plain", max_steps=1, learning_rate=0.0)
+    run_host(config)
+    on_two_processes([under_zero(3, {**config, "output_dir": str(tmp_path / "sharded")}, tmp_path)])
+    plain, sharded = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("plain", "sharded"))
+    matrices = [name for name in plain if "lora" not in name]
+    assert len(matrices) == 2
+    for name in matrices:
+        assert torch.equal(plain[name].float(), sharded[name].float()), name

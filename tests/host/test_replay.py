@@ -135,3 +135,12 @@ def test_a_source_tokenised_for_another_vocabulary_is_refused(units_base, llm, d
     other = {"stage": "tts", "units": {"count": UNITS + 5}}
     with pytest.raises(DataError, match="tokenised for another vocabulary"):
         run_host(train_config(llm, data, tmp_path / "c", stage="tts", slm=other, **saved))
+
+
+def test_replayed_rows_over_the_limit_are_dropped_and_counted(units_base, data, run_host, tmp_path, slm_log):
+    slm = {"stage": "llm", "units": {"count": UNITS}, "mitigations": [{"replay": {"sources": {"sqa": 1.0}}}]}
+    # rows of the source have 38 to 50 tokens
+    run_host(train_config(units_base, data, tmp_path / "llm", stage="llm", cutoff_len=42, slm=slm))
+    assert "llm: 10 of 10 rows" in slm_log()
+    assert "sqa: 9 of 20 rows, 11 longer than cutoff_len 42 and dropped" in slm_log()
+    assert "warning: 55% of the rows of sqa are longer than cutoff_len 42; the longest has 50 tokens" in slm_log()

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from host.world import UNITS, export_config, train_config
 from slm_plugin import card
+from slm_plugin.errors import DataError
 
 pytestmark = [pytest.mark.host, pytest.mark.xdist_group("host")]
 
@@ -96,18 +97,18 @@ def test_train_units_rows_changes_only_the_unit_rows(tied, llm, tied_llm, data, 
     assert (tmp_path / "tts" / "adapter_model.safetensors").stat().st_size < 150_000
 
 
-def test_samples_over_the_limit_are_cut_by_default_and_counted(units_base, data, run_host, tmp_path, slm_log):
-    run_host(train_config(units_base, data, tmp_path / "asr", cutoff_len=24))
-    assert "asr: 40 of 40 rows, 40 reached cutoff_len 24 and were cut" in slm_log()
+def test_rows_that_all_exceed_the_limit_are_refused_before_training(units_base, data, run_host, tmp_path):
+    with pytest.raises(DataError, match=r"'asr' has no row that fits cutoff_len 24: its rows have \d+ to \d+ tokens"):
+        run_host(train_config(units_base, data, tmp_path / "asr", cutoff_len=24))
+    assert not (tmp_path / "asr" / "adapter_model.safetensors").exists()
 
 
-def test_samples_over_the_limit_are_dropped_on_request(units_base, data, run_host, tmp_path, slm_log):
-    slm = {"stage": "sqa", "units": {"count": UNITS}, "long_samples": "drop"}
+def test_rows_over_the_limit_are_dropped_by_default_and_counted(units_base, data, run_host, tmp_path, slm_log):
     lengths = sorted(_sqa_lengths(units_base, data))
     limit = lengths[len(lengths) // 2]
-    n_long = sum(length >= limit for length in lengths)
-    run_host(train_config(units_base, data, tmp_path / "sqa", stage="sqa", cutoff_len=limit, slm=slm))
-    assert f"sqa: {20 - n_long} of 20 rows, {n_long} reached cutoff_len {limit} and were dropped" in slm_log()
+    n_long = sum(length > limit for length in lengths)
+    run_host(train_config(units_base, data, tmp_path / "sqa", stage="sqa", cutoff_len=limit))
+    assert f"sqa: {20 - n_long} of 20 rows, {n_long} longer than cutoff_len {limit} and dropped" in slm_log()
 
 
 def _sqa_lengths(model, data):

@@ -20,6 +20,8 @@ DATA_SETS = {
     "llm": ("llm.jsonl", "slm_llm"),
     "empty": ("empty.jsonl", "slm_llm"),
 }
+PLAIN = "plain"
+"""Data set in a form of LLaMA-Factory's own, for runs without a block."""
 
 
 def reference_row(draw: random.Random) -> dict[str, Any]:
@@ -51,10 +53,12 @@ def write_data(folder: Path, n_libri: int = 40, n_sqa: int = 20, n_llm: int = 10
         "sqa.jsonl": [reference_row(draw) for _ in range(n_sqa)],
         "llm.jsonl": [{"input": f"hello {number}", "output": "the blue dog"} for number in range(n_llm)],
         "empty.jsonl": [{"input": " ", "output": ""} for _ in range(3)],
+        "plain.jsonl": [{"instruction": "say", "input": "hello", "output": "the dog"} for _ in range(n_llm)],
     }
     for name, found in files.items():
         (folder / name).write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
     info = {name: {"file_name": file, "formatting": form} for name, (file, form) in DATA_SETS.items()}
+    info[PLAIN] = {"file_name": "plain.jsonl"}
     (folder / "dataset_info.json").write_text(json.dumps(info), encoding="utf-8")
     return folder
 

@@ -193,8 +193,8 @@ class FakeHub:
         self.repositories: list[str] = []
         self.uploads: list[tuple[str, list[str]]] = []
 
-    def create_repo(self, repo_id, *, repo_type, exist_ok):
-        assert (repo_type, exist_ok) == ("dataset", True)
+    def create_repo(self, repo_id, *, repo_type, exist_ok, private):
+        assert (repo_type, exist_ok, private) == ("dataset", True, True)
         if self.refuses:
             raise OSError("401 Unauthorized")
         self.repositories.append(repo_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -251,6 +252,54 @@ def test_the_summary_says_which_gates_are_not_met(folder, registry):
     }
 
 
+def test_the_summary_says_that_steps_ran_at_once_only_if_they_did(folder, registry):
+    wait = {"command": ["python", "-c", "import time; time.sleep(0.3)"], "needs": []}
+    path = write(folder, [{"name": "one", **wait}, {"name": "two", **wait}])
+    pipeline = plan.load(path, registry)
+    apart = results.write_results(pipeline, run(path, registry))
+    assert "time of each step\n" in apart
+    assert "at once" not in apart
+    assert "elapsed" not in apart
+    # nothing ran again, and nothing ran at once
+    assert "at once" not in results.write_results(pipeline, run(path, registry))
+    code = (
+        "import pathlib, sys, time\n"
+        "pathlib.Path(sys.argv[1]).touch()\n"
+        "while not pathlib.Path(sys.argv[2]).exists(): time.sleep(0.01)\n"
+        "time.sleep(0.5)\n"
+    )
+    together = [
+        {"name": mine, "needs": [], "command": ["python", "-c", code, mine, other]}
+        for mine, other in (("left", "right"), ("right", "left"))
+    ]
+    path = write(folder, together, jobs=2)
+    summary = results.write_results(plan.load(path, registry), run(path, registry))
+    assert "time of each step (several ran at once)\n" in summary
+    times = {line.split()[0]: float(line.split()[1]) for line in summary.splitlines() if line.endswith(" s")}
+    assert times["elapsed"] < times["sum"]
+
+
+def test_the_summary_lists_the_replayed_rows_of_every_stage(folder, registry):
+    steps = []
+    for name in ("asr", "tts", "sqa", "full"):
+        Path(f"{name}.yaml").write_text(yaml.safe_dump({"output_dir": f"out/{name}"}))
+        Path(f"out/{name}").mkdir(parents=True)
+        replay = {} if name == "asr" else {"text": 7, "speech": 9}
+        Path(f"out/{name}/slm.json").write_text(json.dumps({"stage": name, "replay": replay}))
+        steps.append({"name": name, "train": f"{name}.yaml"})
+    # tts has no evaluation; sqa is scored under another name, and full is a model without an adapter
+    steps += [
+        {"name": "eval_sqa", "evaluate": {"model": "m", "adapter": "out/sqa", "stage": "answers"}},
+        {"name": "eval_full", "evaluate": {"model": "out/full", "stage": "all"}},
+    ]
+    pipeline = plan.load(write(folder, steps), registry)
+    summary = results.write_results(pipeline, [])
+    replayed = {"text": 7, "speech": 9}
+    assert results.replay_counts(pipeline) == {"tts": replayed, "answers": replayed, "all": replayed}
+    assert "rows replayed\n  tts: text 7, speech 9\n  answers: text 7, speech 9\n  all: text 7, speech 9\n" in summary
+    assert json.loads(Path("out/counts.json").read_text())["tts"] == replayed
+
+
 def test_the_plan_says_what_would_run_and_why(folder, registry):
     Path("data").write_text("1")
     steps = [
@@ -281,8 +330,8 @@ def test_the_lineage_says_how_every_result_came_about(folder, registry):
     run(write(folder, steps), registry)
     found = json.loads(Path("out/lineage.json").read_text())["one"]
     assert found["kind"] == "command"
-    # sha256 of the one byte "1"
-    assert found["inputs"]["file data"] == "6b86b273ff34"
+    # blake2b with 16 bytes of the one byte "1"
+    assert found["inputs"]["file data"] == "cea3878a334b"
     assert found["outputs"].keys() == {"log"}
     assert found["versions"]["slm_plugin"]
     assert found["started"] <= found["ended"]
@@ -311,6 +360,10 @@ def test_variants_share_the_rows_of_their_common_prefix(folder, registry):
         "replay": [[0.0], [0.5]],
     }
     assert found["plain"]["stages"] == ["bas", "asr"]
+    summary = Path("out/summary.txt").read_text()
+    assert re.findall(r"^(variant \w+|asr .*\S)$", summary, re.MULTILINE) == [
+        "variant plain", "asr              0.250", "variant replay", "asr              0.500",
+    ]  # fmt: skip
     assert json.loads(Path("out/matrix.json").read_text()) == found["plain"]
 
 

@@ -17,8 +17,9 @@ class FakeHub:
     def __init__(self, root: Path, refuses: str = "") -> None:
         self.root, self.refuses = root, refuses
 
-    def create_repo(self, repo_id: str, *, repo_type: str, exist_ok: bool) -> None:
+    def create_repo(self, repo_id: str, *, repo_type: str, exist_ok: bool, private: bool) -> None:
         assert repo_type == "dataset"
+        self.private = private
         (self.root / repo_id).mkdir(parents=True, exist_ok=exist_ok)
 
     def upload_folder(self, *, repo_id: str, folder_path: str, path_in_repo: str, repo_type: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from eval.book import Book, score
 from prepare import world
 from prepare.fake_speech_server import FakeSpeechServer
 from slm_plugin.errors import AudioError, ConfigError, EngineError, SlmError
@@ -145,3 +146,58 @@ def test_a_voice_that_espeak_does_not_have_is_refused_before_anything_is_spoken(
 def test_chats_without_a_voice_are_refused(prepared: Callable[..., Any], chats: Path):
     with pytest.raises(ConfigError, match="text chats are spoken by one of: endpoint, espeak"):
         prepared(f"corpus.chats.path={chats}")
+
+
+SHORT = [
+    {"instruction": "What is the capital?", "response": "It is Amsterdam.", "answer": "Amsterdam"},
+    {"instruction": "How many?", "response": "There are three.", "answer": {"value": "3", "aliases": ["three"]}},
+    {"instruction": "How many?", "response": "There are three.", "answer": 3},
+    {"conversations": [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "Anna does."}], "answer": "Anna"},
+    {"instruction": "Is it so?", "response": "No."},
+    {"instruction": "Is it so?", "answer": "No, it is not."},
+]
+
+
+def test_a_short_answer_stands_beside_the_spoken_one(prepared: Callable[..., Any], tmp_path: Path, registry: Registry):
+    path = tmp_path / "chats.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in SHORT), encoding="utf-8")
+    rows = []
+    for number, chat in enumerate(SHORT):
+        path.write_text(json.dumps(chat) + "\n", encoding="utf-8")
+        with FakeSpeechServer() as server:
+            keys = (f"corpus.chats.path={path}", f"voice.endpoint.url={server.url}")
+            prepared(*keys, f"name=set{number}")
+        rows += rows_of(tmp_path / f"out/set{number}")
+    found = [(row["answer"], row["answers"], "answer_not_spoken" in row["flags"]) for row in rows]
+    assert found == [
+        ("Amsterdam", None, False),
+        ("3", ["3", "three"], False),
+        ("3", None, True),
+        ("Anna", None, False),
+        (None, None, False),
+        (None, None, False),
+    ]
+    # what is trained on is the spoken text
+    sample = registry.stages.get("sqa")().sample(rows[0], 100)
+    assert sample.assistant.startswith("What is the capital?\n\nIt is Amsterdam.\n\n")
+    card = (tmp_path / "out/set2/README.md").read_text(encoding="utf-8")
+    assert "| answer_not_spoken | 1 |" in card
+    assert "None" not in card
+
+
+def test_prepared_chats_are_scored_by_their_short_answers(
+    prepared: Callable[..., Any], tmp_path: Path, registry: Registry
+):
+    path = tmp_path / "chats.jsonl"
+    path.write_text(json.dumps(SHORT[0]) + "\n", encoding="utf-8")
+    with FakeSpeechServer() as server:
+        prepared(f"corpus.chats.path={path}", f"voice.endpoint.url={server.url}")
+    file = str(tmp_path / "out/set/train/part-00000.parquet")
+    book = Book(lambda _: "What is the capital?\n\nI think that it is Amsterdam.\n\nx<|1|>")
+    assert score(registry, "spoken_qa", book, data=file).value == 1.0
+
+
+def test_a_short_answer_that_is_asked_for_must_be_there(prepared: Callable[..., Any], chats: Path):
+    keys = (f"corpus.chats.path={chats}", "corpus.chats.short_answer=gold", "voice.endpoint.url=http://127.0.0.1:9")
+    with pytest.raises(SlmError, match="has no column 'gold'"):
+        prepared(*keys)

@@ -28,6 +28,9 @@ def test_what_the_fake_hub_gets_is_a_data_set_that_loads(
     assert "3 of 3 items" in said
     assert "terms of the corpus: not stated" in said
     assert "uploaded anna/set" in said
+    assert hub.private
+    command.prepare_corpus([*arguments, "push_to_hub=anna", "push_public=true"])
+    assert not hub.private
     assert world.tree(tmp_path / "hub/anna/set") == world.tree(tmp_path / "out/set")
     found = datasets.load_dataset(str(tmp_path / "hub/anna/set"), split="train", cache_dir=str(tmp_path / "cache"))
     assert found["text"] == list(world.TEXTS[:3])

@@ -17,9 +17,12 @@ from prepare import world
 from slm_plugin.errors import ConfigError, DataError
 from slm_plugin.plugins import Registry
 from slm_plugin.prepare import run as prepare_run
-from slm_plugin.prepare.data_card import REASONS
+from slm_plugin.prepare.data_card import REASONS, page
+from slm_plugin.prepare.filters import ROW_FLAGS
+from slm_plugin.prepare.job import make_job
+from slm_plugin.prepare.options import load
+from slm_plugin.prepare.parts import load_parts
 from slm_plugin.prepare.plots import PICTURES
-from slm_plugin.prepare.worker import ROW_FLAGS
 from slm_plugin.speech.audio import prepare as at_rate
 from slm_plugin.speech.mel_kmeans import load_tiny
 
@@ -101,6 +104,26 @@ def test_the_card_counts_hours_speakers_units_flags_and_reasons(prepared: Prepar
     for name in PICTURES:
         assert (tmp_path / "out/set/images" / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
         assert f"images/{name}" in page
+
+
+@pytest.mark.parametrize("unknown", [None, float("nan")])
+def test_the_card_leaves_out_numbers_that_are_not_known(
+    prepared: Prepared, table: Path, tmp_path: Path, unknown: float | None, registry: Registry
+):
+    prepared(f"corpus.table.path={table}")
+    written = (tmp_path / "out/set/README.md").read_text()
+    # no aligner gave a score
+    assert "| word times | those that came with the recordings, else guessed (flag `even`) |\n" in written
+    assert "None" not in written
+    options = load([f"corpus.table.path={table}", "name=set", f"output={tmp_path / 'out'}", "codec=tiny"])
+    parts = load_parts(options, registry)
+    card = json.loads((tmp_path / "out/set/card.json").read_text())
+    card["numbers"] |= dict.fromkeys(("mean_alignment", "perplexity_of_units", "units_per_second"), unknown)
+    bare = page(make_job(options, parts), card, {}, parts.corpus)
+    assert not any(word in bare for word in ("None", "nan", "mean score", "perplexity", "a second |"))
+    card["numbers"] |= {"mean_alignment": 0.5, "perplexity_of_units": 3.5, "units_per_second": 50.0}
+    full = page(make_job(options, parts), card, {}, parts.corpus)
+    assert all(text in full for text in (", mean score 0.5 |", ", perplexity 3.5 |", ", 50.00 a second |"))
 
 
 def test_the_registry_gets_an_entry_per_stage_and_keeps_the_others(prepared: Prepared, table: Path, tmp_path: Path):

@@ -66,7 +66,7 @@ class Gateway:
         self.service = service
         self.backend = backend
         self.http = http
-        self.client = AsyncOpenAI(base_url="http://gateway/v1", api_key="any", http_client=http, max_retries=0)
+        self.client = AsyncOpenAI(base_url="http://localhost/v1", api_key="any", http_client=http, max_retries=0)
 
     async def post(self, **body: Any) -> httpx.Response:
         """Ask for a chat completion without the client's help."""
@@ -90,7 +90,7 @@ def gateway(tokenizer: Any, vocabulary: UnitVocabulary, codec: FakeCodec, write:
         settings = settings or Settings()
         service = Service(tokenizer, vocabulary, codec, backend, "fake-codec", limits=settings.limits)
         transport = httpx.ASGITransport(create_app(service, keys, settings), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             yield Gateway(service, backend, http)
         await service.close()
 

@@ -24,7 +24,7 @@ async def ask_socket(app: Any, address: str, headers: Mapping[str, str]) -> list
         sent.append(message)
         answered.set()
 
-    given = {"host": "gateway", **headers}
+    given = {"host": "localhost", **headers}
     scope = {
         "type": "websocket",
         "asgi": {"version": "3.0", "spec_version": "2.3"},

@@ -332,3 +332,28 @@ async def test_a_voice_of_the_codec_speaks_and_others_are_refused_with_the_names
         with pytest.raises(openai.BadRequestError, match="default, fra, deu"):
             await g.client.audio.speech.create(model="fake", voice="ita", input="hi")
     assert asked == ["deu", "deu-2"]
+
+
+async def test_a_thought_is_no_part_of_the_answer(gateway):
+    async with gateway("<think>\nthe cat\n\nis red\n</think>\n\ngood morning<|eot_id|>") as g:
+        answer = await g.client.chat.completions.create(model="fake", messages=[HELLO])
+    assert answer.choices[0].message.content == "good morning"
+    assert answer.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("thought", ["<think>\n\n</think>\n\n", "</think>\n\n"])
+async def test_a_thought_is_not_taken_for_the_recognised_question(gateway, question, vocabulary, thought):
+    async with gateway(thought + SPOKEN_ANSWER, SPOKEN_ANSWER) as g:
+        answer = await g.client.chat.completions.create(model="fake", messages=[question], **AUDIO)
+        message = answer.choices[0].message
+        assert message.slm == {"heard": "who is it?", "answer": "the cat"}
+        turns = [question, {"role": "assistant", "audio": {"id": message.audio.id}}, HELLO]
+        await g.client.chat.completions.create(model="fake", messages=turns)
+    # and the conversation goes on without it
+    assert "think" not in g.service.tokenizer.decode(g.backend.calls[1].ids)
+
+
+async def test_an_answer_inside_a_thought_is_empty(gateway):
+    async with gateway("<think>\nthe cat") as g:
+        answer = await g.client.chat.completions.create(model="fake", messages=[HELLO])
+    assert not answer.choices[0].message.content

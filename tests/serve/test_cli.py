@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from slm_plugin.errors import EngineError
 from slm_serve import cli, engine, loading
 from slm_serve.app import create_app
+from slm_serve.background import Background
 from slm_serve.fakes import FakeCodec
+from slm_serve.ops.metrics import Metrics
 from slm_serve.running import Plan, _serve, run
 from slm_serve.server import listen
 from slm_serve.service import Service
@@ -104,7 +106,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200); self.send_header("content-length", str(len(body))); self.end_headers()
         self.wfile.write(body)
     def do_GET(self):
-        self.answer(b"")
+        self.answer(b'{"data": []}')
     def do_POST(self):
         self.rfile.read(int(self.headers["content-length"]))
         self.answer(b'data: {"choices": [{"token_ids": [1], "finish_reason": "length"}]}' + bytes([10, 10]))
@@ -148,17 +150,23 @@ def test_nothing_asks_the_engine_any_more_when_the_server_lets_go_of_it():
             while not self.should_exit:
                 await asyncio.sleep(0.001)
             await asyncio.sleep(0.001)
-            self.watched = not helper.done()
+            self.watched = "engine" in running
 
     async def go():
-        nonlocal helper
-        helper = asyncio.create_task(asyncio.sleep(60))
-        server, stopping = Ending(), asyncio.Event()
+        async def watch():
+            running.add("engine")
+            try:
+                await asyncio.sleep(60)
+            finally:
+                running.discard("engine")
+
+        server, stopping, background = Ending(), asyncio.Event(), Background(Metrics())
+        background.start("engine", watch)
         asyncio.get_running_loop().call_later(0.01, stopping.set)
-        await _serve(server, None, stopping, [helper])
+        await _serve(server, None, stopping, background)
         return server.watched
 
-    helper = None
+    running = set()
     assert asyncio.run(go()) is False
 
 

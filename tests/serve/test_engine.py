@@ -70,6 +70,7 @@ def test_the_engine_is_a_group_of_its_own_in_our_session(tmp_path, monkeypatch):
     program = "import os, signal; print(os.getsid(0), os.getpgid(0), os.getpid(), flush=True); signal.pause()"
     monkeypatch.setattr(engine, "_command", lambda: [sys.executable, "-c", program])
     engine.start()
+    started = engine._process.pid
     try:
         while not (said := (tmp_path / "log").read_text()).endswith("\n"):
             assert engine.exit_code() is None
@@ -77,7 +78,9 @@ def test_the_engine_is_a_group_of_its_own_in_our_session(tmp_path, monkeypatch):
     finally:
         engine.stop()
     session, group, process = map(int, said.split())
-    assert (session, group) == (os.getsid(0), process)
+    assert (session, group) == (os.getsid(0), started)
+    # the process between the two ends it with the gateway
+    assert process != started
 
 
 def test_stopping_ends_the_children_of_the_engine_too(tmp_path, monkeypatch):
@@ -150,3 +153,48 @@ def test_keys_are_one_a_line(tmp_path):
         read_keys(path)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_keys(tmp_path / "absent")
+
+
+TREE = """
+import os, signal, subprocess, sys, time
+# a worker that ignores SIGTERM in a session of its own, and the launcher that loads the model
+child = subprocess.Popen([sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+    "print('up', flush=True); time.sleep(600)"], start_new_session=True, stdout=subprocess.PIPE)
+child.stdout.readline()
+print(os.getpid(), child.pid, flush=True)
+time.sleep(600)
+"""
+
+GATEWAY = """
+import sys, time
+from pathlib import Path
+from slm_serve import engine
+engine.on_cpu = lambda: False
+made = engine.Engine("nowhere", Path(sys.argv[1]))
+made._command = lambda: [sys.executable, "-c", sys.argv[2]]
+made.start()
+time.sleep(600)
+"""
+
+
+def is_running(process: int) -> bool:
+    try:
+        with open(f"/proc/{process}/stat", encoding="ascii") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("how", ["the gateway is killed", "the command is killed"])
+def test_nothing_of_the_engine_outlives_its_gateway_even_while_it_loads(tmp_path, how):
+    log = tmp_path / "log"
+    gateway = subprocess.Popen([sys.executable, "-c", GATEWAY, str(log), TREE])
+    while not (log.exists() and log.read_text().endswith("\n")):
+        assert gateway.poll() is None
+        time.sleep(0.02)
+    command, worker = map(int, log.read_text().split())
+    os.kill(gateway.pid if how == "the gateway is killed" else command, signal.SIGKILL)
+    while is_running(command) or is_running(worker):
+        time.sleep(0.02)
+    gateway.kill()
+    gateway.wait()

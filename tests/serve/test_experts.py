@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from slm_plugin import card
 from slm_plugin.errors import EngineError
 from slm_serve.backends.experts import ExpertBackend
 from slm_serve.backends.fake import FakeBackend
@@ -63,7 +64,14 @@ class Engine(FakeBackend):
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    return make_model(tmp_path_factory.mktemp("base") / "model", units=5)
+    folder = make_model(tmp_path_factory.mktemp("base") / "model", units=5)
+    templated(folder, "0" * 12, "llama3")
+    return folder
+
+
+def templated(folder, fingerprint, name="chatml"):
+    """Write a card that says with which prompts a model was trained."""
+    card.write(folder, {"template": {"name": name, "fingerprint": fingerprint}})
 
 
 @pytest.fixture
@@ -145,6 +153,7 @@ async def test_an_expert_whose_folder_goes_is_gone(shelf):
         ("cut", lambda f: (f / "adapter_model.safetensors").write_bytes(b"half"), "adapter_model"),
         ("nan", lambda f: adapter(f, value=float("nan")), "finite"),
         ("unloved", lambda f: (f / "unloved").touch(), "vLLM does not take it"),
+        ("templated", lambda f: templated(f, "1" * 12), "with template 'chatml'"),
     ],
 )
 async def test_what_would_not_work_is_refused_with_the_reason_and_once(shelf, caplog, name, spoil, words):

@@ -87,10 +87,10 @@ async def test_closing_the_iterator_closes_the_connection():
     ("answer", "words"),
     [
         (httpx.ConnectError("refused"), "does not answer"),
-        (httpx.Response(500, json={"error": {"message": "boom"}}), "status 500: boom"),
-        (httpx.Response(401, text="no"), "status 401: no"),
+        (httpx.Response(500, json={"error": {"message": "boom"}}), "status 500"),
+        (httpx.Response(401, text="no"), "status 401"),
         (httpx.Response(200, stream=Lines([chunk([7]), httpx.ReadError("gone")])), "does not answer"),
-        (httpx.Response(200, stream=Lines(['data: {"error": {"message": "dead"}}'])), "failed: dead"),
+        (httpx.Response(200, stream=Lines(['data: {"error": {"message": "dead"}}'])), "failed in the middle"),
         (httpx.Response(200, stream=Lines([chunk([7])])), "broke off in the middle"),
         (httpx.Response(200, stream=Lines(["data: {"])), "not a completion chunk"),
         (httpx.Response(200, stream=Lines(["data: []"])), "not a completion chunk"),
@@ -122,9 +122,9 @@ async def test_models_and_health():
     assert await engine.healthy()
     away = backend(httpx.ConnectError("refused"))
     assert not await away.healthy()
-    with pytest.raises(EngineError, match="asked for its models"):
+    with pytest.raises(EngineError, match="does not list its models"):
         await away.models()
-    with pytest.raises(EngineError, match="asked for its models"):
+    with pytest.raises(EngineError, match="does not list its models"):
         await backend(httpx.Response(200, json=["no"])).models()
     assert not await backend(httpx.Response(503)).healthy()
     await engine.close()

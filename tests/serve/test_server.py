@@ -151,7 +151,7 @@ async def test_a_connection_that_breaks_ends_the_generation(gateway, stream):
                 await asyncio.sleep(0.001)
             reader, writer = await asyncio.open_connection(*listener.getsockname())
             body = body_of(stream=stream)
-            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(body)}\r\n\r\n"
             writer.write(head.encode() + body)
             call = await until_called(g.backend)
             if stream:
@@ -193,7 +193,7 @@ def test_a_model_without_units_is_refused(codec):
 async def test_spoken_answers_are_forgotten_after_their_time():
     now = [1000.0]
     history = History(lifetime_s=60, clock=lambda: now[0])
-    ticket = history.issue()
+    ticket = await history.issue()
     assert ticket.expires_at == 1060
     await history.remember(ticket, [1, 2])
     assert await history.recall(ticket.id, "p") == (1, 2)
@@ -205,7 +205,7 @@ async def test_spoken_answers_are_forgotten_after_their_time():
 
 async def test_only_the_latest_spoken_answers_are_kept():
     history = History(capacity=2)
-    tickets = [history.issue() for _ in range(3)]
+    tickets = [await history.issue() for _ in range(3)]
     for ticket in tickets:
         await history.remember(ticket, [1])
     assert [await history.recall(ticket.id, "p") for ticket in tickets[1:]] == [(1,), (1,)]

@@ -46,7 +46,7 @@ def test_a_path_is_read_like_its_bytes(tmp_path: Path) -> None:
     [(b"", "has no bytes"), (b"not audio", "cannot be read"), (b"RIFF\x00\x00\x00\x00WAVE", "cannot be read")],
 )
 def test_what_is_no_recording_is_refused_with_the_accepted_forms(content: bytes, message: str) -> None:
-    with pytest.raises(AudioError, match=rf"{message}.*wav, flac, ogg, opus or mp3"):
+    with pytest.raises(AudioError, match=rf"{message}.*wav, flac, ogg, opus, mp3, m4a"):
         decode(content)
 
 

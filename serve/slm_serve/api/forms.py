@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
-from starlette.datastructures import FormData, UploadFile
+from python_multipart.multipart import parse_options_header
+from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from slm_serve.errors import RequestError
-from slm_serve.parsing import MAX_BODY_BYTES, read_body
+from slm_serve.parsing import read_body
 
 _MOST_FIELDS = 64
+_BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{1,200}")
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}
 _NUMBERS = ("temperature", "seed", "max_tokens")
 
@@ -37,19 +40,16 @@ async def read_form(request: Request) -> Form:
     Raises:
         RequestError: It is no multipart form, or too large (413).
     """
-    if not request.headers.get("content-type", "").startswith("multipart/form-data"):
-        raise RequestError("the body must be multipart/form-data.", code="invalid_form")
+    headers = _utf8_headers(request.headers.get("content-type", ""))
     body = await read_body(request)
 
     async def whole() -> AsyncGenerator[bytes, None]:
         yield body
 
     try:
-        parser = MultiPartParser(
-            request.headers, whole(), max_files=1, max_fields=_MOST_FIELDS, max_part_size=MAX_BODY_BYTES
-        )
-        # larger than any body, so that nothing is rolled over to a file
-        parser.spool_max_size = 2 * MAX_BODY_BYTES
+        parser = _Utf8Parser(headers, whole(), max_files=1, max_fields=_MOST_FIELDS, max_part_size=len(body) + 1)
+        # larger than this body, so that nothing is rolled over to a file
+        parser.spool_max_size = len(body) + 1
         parsed = await parser.parse()
     except (MultiPartException, KeyError, ValueError) as error:
         raise RequestError(f"the form cannot be read ({error}).", code="invalid_form") from None
@@ -57,6 +57,45 @@ async def read_form(request: Request) -> Form:
         return await _read(parsed)
     finally:
         await parsed.close()
+
+
+def _utf8_headers(content_type: str) -> Headers:
+    """Return the header that the parser reads: the boundary, without a codec of the client's choice.
+
+    Python's codecs include some of quadratic time (``punycode``), so no name from a request reaches them.
+    """
+    kind, options = parse_options_header(content_type)
+    if kind != b"multipart/form-data":
+        raise RequestError("the body must be multipart/form-data.", code="invalid_form")
+    charset = options.get(b"charset", b"utf-8").lower()
+    if charset not in (b"utf-8", b"utf8"):
+        raise RequestError("the charset of a form must be utf-8.", code="invalid_form")
+    boundary = options.get(b"boundary", b"").decode("latin-1")
+    if not _BOUNDARY.fullmatch(boundary):
+        raise RequestError(
+            "the form cannot be read (it has no boundary, or one that RFC 2046 does not allow).", code="invalid_form"
+        )
+    return Headers({"content-type": f'multipart/form-data; boundary="{boundary}"'})
+
+
+class _Utf8Parser(MultiPartParser):
+    """Starlette's parser, which reads text that is not UTF-8 as Latin-1, with a refusal in that place."""
+
+    def on_headers_finished(self) -> None:
+        _require_utf8(self._current_part.content_disposition or b"")
+        super().on_headers_finished()
+
+    def on_part_end(self) -> None:
+        if self._current_part.file is None:
+            _require_utf8(self._current_part.data)
+        super().on_part_end()
+
+
+def _require_utf8(data: bytes | bytearray) -> None:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise MultiPartException("its text is not UTF-8") from None
 
 
 async def _read(parsed: FormData) -> Form:

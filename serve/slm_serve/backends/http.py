@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -17,6 +19,7 @@ from slm_serve.backends.protocol import Delta, ModelCard, SamplingParams, finish
 from slm_serve.errors import RequestError
 from slm_serve.interleave.constraint import engine_arguments
 
+_LOG = logging.getLogger("slm_serve.engine")
 _CONNECT_S = 5.0
 # a queued request says nothing until its turn comes
 _SILENCE_S = 300.0
@@ -57,7 +60,7 @@ class HttpBackend:
                 raise _refusal(answer.status_code, answer.content)
             return [ModelCard(card["id"], card.get("max_model_len"), card) for card in answer.json()["data"]]
         except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            raise EngineError(f"the engine at {self.url} cannot be asked for its models ({_words(error)}).") from error
+            raise self._error("the engine does not list its models", error) from error
 
     async def generate(self, ids: Sequence[int], params: SamplingParams, model: str) -> AsyncGenerator[Delta, None]:
         """Generate from a prompt of token ids; closing the iterator closes the connection, which aborts."""
@@ -80,9 +83,16 @@ class HttpBackend:
                             yield delta
                 if not complete:
                     # a dead engine's connection may end as quietly as a complete one
-                    raise EngineError(f"the engine at {self.url} broke off in the middle of an answer.")
+                    raise self._error("the engine broke off in the middle of an answer")
         except httpx.HTTPError as error:
-            raise EngineError(f"the engine at {self.url} does not answer ({_words(error)}).") from error
+            raise self._error("the engine does not answer", error) from error
+
+    def _error(self, what: str, cause: Exception | None = None) -> EngineError:
+        """Return the error that a client receives: no address and no words of ours; the log has the address."""
+        kind = "" if cause is None else f" ({type(cause).__name__})"
+        _LOG.warning("an engine fails", extra={"fields": {"engine": name_of(self.url), "what": f"{what}{kind}"}})
+        never_reached = isinstance(cause, httpx.ConnectError | httpx.ConnectTimeout | httpx.PoolTimeout)
+        return EngineError(f"{what}{kind}.", reached=not never_reached)
 
     async def _get(self, path: str) -> httpx.Response:
         """Ask something short; where the caller is cancelled, it is asked to its end all the same.
@@ -133,10 +143,11 @@ def _choices(line: str) -> list[dict[str, Any]]:
     try:
         data = json.loads(line.removeprefix("data: "))
         if "error" in data:
-            raise EngineError(f"the engine failed: {data['error'].get('message', data['error'])}")
+            # its message is of the engine's inside
+            raise EngineError("the engine failed in the middle of an answer.")
         return list(data["choices"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise EngineError(f"the engine sent something that is not a completion chunk: {line[:200]!r}.") from error
+        raise EngineError("the engine sent something that is not a completion chunk.") from error
 
 
 def _delta(choice: dict[str, Any]) -> Delta:
@@ -156,8 +167,14 @@ def _refusal(status: int, content: bytes) -> EngineError | RequestError:
         return RequestError(message)
     if status == 404:
         return RequestError(message, "model", "model_not_found", 404)
-    return EngineError(f"the engine answered with status {status}: {message}")
+    # 401 and 5xx are between the gateway and its engine
+    return EngineError(f"the engine answered with status {status}.")
 
 
-def _words(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def name_of(url: str) -> str:
+    """Return what an engine is called in logs, metrics and stored answers: host and port, without a password."""
+    parts = urlsplit(url)
+    if parts.hostname is None:
+        return "engine"
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return host if parts.port is None else f"{host}:{parts.port}"

@@ -17,6 +17,9 @@ REST_S = 5.0
 SLACK = 4
 """Answers that an engine may be busier than the least busy one and still keep its conversations."""
 
+MOST_REACHED = 2
+"""Engines that one request may be the end of."""
+
 
 @dataclass
 class Replica:
@@ -44,7 +47,8 @@ class Replicas:
 
     An answer goes to the engine that made the spoken answer its request refers to, whose cache knows the
     conversation, unless that is :data:`SLACK` answers busier than the least busy one; else to the least busy one.
-    An engine that fails before its first token is replaced by the next without the client noticing.
+    An engine that fails before its first token is replaced by the next without the client noticing. A request that
+    :data:`MOST_REACHED` engines have taken and failed at goes to no further one: it may be what ends them.
 
     Args:
         backends: The engines by name.
@@ -80,6 +84,7 @@ class Replicas:
     async def generate(self, ids: Sequence[int], params: SamplingParams, model: str) -> AsyncGenerator[Delta, None]:
         """Generate on one of the engines; closing the iterator ends the work there."""
         tried: list[Replica] = []
+        n_reached = 0
         while True:
             member = self._choose(model, tried)
             tried.append(member)
@@ -92,9 +97,10 @@ class Replicas:
                         begun = True
                         yield delta
                 return
-            except EngineError:
+            except EngineError as error:
                 self._rest(member)
-                if begun or len(tried) == len(self.members):
+                n_reached += error.reached
+                if begun or n_reached == MOST_REACHED or len(tried) == len(self.members):
                     raise
             finally:
                 member.running -= 1

@@ -47,7 +47,8 @@ CHAT = (
         "messages",
         ([{"role": "user", "content": "hi"}],),
         ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}],),
-        "Text and `input_audio` (wav, mp3, flac, ogg, opus, pcm16; any rate from 8 kHz, 8 channels, 120 s);"
+        "Text and `input_audio` (wav, mp3, flac, ogg, opus, m4a, mp4, webm, aac, 3gp, amr, pcm16; any rate from 8 kHz,"
+        " 8 channels, 120 s);"
         " `audio: {id}` of an earlier answer puts back its exact tokens for an hour. No images, files or tools.",
     ),
     Row("modalities", (["text"],), (["audio"],), '`["text"]` or `["text", "audio"]`.'),
@@ -119,7 +120,13 @@ SPEECH = (
 
 TRANSCRIPTION = (
     Row("model", ("fake",), note="A model of this server."),
-    Row("file", (), (), "wav, mp3, flac, ogg, opus; any rate from 8 kHz, up to 8 channels, up to 120 s."),
+    Row(
+        "file",
+        (),
+        (),
+        "wav, mp3, flac, ogg, opus, m4a, mp4, webm, aac, 3gp, amr, video files with one sound stream; any rate from"
+        " 8 kHz, up to 8 channels, up to 120 s.",
+    ),
     Row(
         "response_format",
         ("json", "text", "verbose_json"),

@@ -91,7 +91,7 @@ class KeyCheck:
 
 
 def _is_open(scope: Scope) -> bool:
-    if scope["type"] != "http":
+    if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD"):
         return False
     return scope["path"] in OPEN_PATHS or scope["path"].startswith(OPEN_FOLDER)
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -93,7 +94,9 @@ class Deadlines:
                 raise
             current().cancel = "timeout"
             if not closed:
-                await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": "the session timed out."})
+                with suppress(_TooSlow):
+                    text = "the session timed out."
+                    await told({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": text})
         except _TooSlow:
             current().cancel = "slow_reader"
 

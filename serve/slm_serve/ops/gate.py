@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from slm_serve.errors import RequestError
@@ -18,6 +19,7 @@ from slm_serve.ops.refusal import refuse
 _FIRST_GUESS_S = 5.0
 _MEMORY = 0.9
 _LONGEST_WAIT_S = 60
+_FIRST_REFUSAL = 400
 _HELD_BYTES = 2**18
 """How much of a waiting request's body is taken in while watching for its client to leave."""
 
@@ -29,9 +31,13 @@ class Gate:
         places: Work that runs at a time.
         queue: Work that waits at a time.
         clock: Monotonic time in seconds.
+        work: What runs, in the plural, as a refusal names it.
     """
 
-    def __init__(self, places: int, queue: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, places: int, queue: int, clock: Callable[[], float] = time.monotonic, work: str = "answers"
+    ) -> None:
+        self._work = work
         self._places = places
         self._queue = queue
         self._clock = clock
@@ -46,7 +52,7 @@ class Gate:
 
     def retry_after_s(self) -> int:
         """Return in how many seconds a place may be free: the queue's length at the pace of late, 1 to 60."""
-        turns = (self.waiting + 1) / self._places
+        turns = (self.waiting + 1) / max(1, self._places)
         return min(_LONGEST_WAIT_S, max(1, math.ceil(turns * self._typical_s)))
 
     async def enter(self) -> float:
@@ -58,9 +64,15 @@ class Gate:
         await self._turn()
         return self._clock()
 
-    def leave(self, entered: float) -> None:
-        """Give a place back."""
-        self._typical_s = _MEMORY * self._typical_s + (1 - _MEMORY) * (self._clock() - entered)
+    def leave(self, entered: float, was_work: bool = True) -> None:
+        """Give a place back.
+
+        Args:
+            entered: What :meth:`enter` returned.
+            was_work: Whether the time counts for the pace; a request that was refused at once does not.
+        """
+        if was_work:
+            self._typical_s = _MEMORY * self._typical_s + (1 - _MEMORY) * (self._clock() - entered)
         self._pass_on()
 
     async def _turn(self) -> None:
@@ -68,7 +80,7 @@ class Gate:
             self.running += 1
             return
         if len(self._waiting) >= self._queue:
-            text = f"the server is busy: {self.running} answers are being made and {self.waiting} wait."
+            text = f"the server is busy: {self.running} {self._work} are open and {self.waiting} wait."
             raise RequestError(text, None, "rate_limit_exceeded", 429, retry_after_s=self.retry_after_s())
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
@@ -103,12 +115,16 @@ class Admission:
         self._app = app
         self._gate = Gate(limits.streams, limits.queue)
         # a session that waited would look dead to its client
-        self._sessions = Gate(limits.sessions, 0)
+        self._sessions = Gate(limits.sessions, 0, work="sessions")
         self._metrics = metrics
         metrics.watch_gate(self._gate, self._sessions)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Wait for a place and pass the request on, or answer 429."""
+        if scope["type"] in ("http", "websocket") and not _is_routed(scope):
+            # 404 and 405 are no work: they take no place and say nothing about the pace
+            await self._app(scope, receive, send)
+            return
         if scope["type"] == "websocket":
             gate, patient = self._sessions, _Patient(receive, holds=False)
         elif scope["type"] == "http" and scope["method"] == "POST":
@@ -116,12 +132,18 @@ class Admission:
         else:
             await self._app(scope, receive, send)
             return
-        began = time.monotonic()
+        began, status = time.monotonic(), 0
         turn = asyncio.ensure_future(gate.enter())
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
         try:
             if await patient.until(turn):
                 self._metrics.queue_seconds.observe(time.monotonic() - began)
-                await self._app(scope, patient.receive, send)
+                await self._app(scope, patient.receive, watched)
         except RequestError as error:
             if not turn.done() or turn.exception() is not error:
                 raise
@@ -132,7 +154,13 @@ class Admission:
                 turn.cancel()
                 await asyncio.wait((turn,))
             if not turn.cancelled() and turn.exception() is None:
-                gate.leave(turn.result())
+                gate.leave(turn.result(), was_work=status < _FIRST_REFUSAL)
+
+
+def _is_routed(scope: Scope) -> bool:
+    """Tell whether a route of the application answers this path and method."""
+    routes = scope["app"].router.routes if "app" in scope else ()
+    return any(route.matches(scope)[0] is Match.FULL for route in routes)
 
 
 class _Patient:

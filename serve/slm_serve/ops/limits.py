@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import dataclass
 
-from slm_plugin.errors import AudioError
+DRAIN_S = 20
+"""Seconds that answers may go on after the signal to end."""
+
+_REALTIME_RATE_HZ = 24_000
+_CLIPS = 5
+"""How many of the longest recordings one request may hold."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,8 @@ class Limits:
     """Requests that wait for one of those places; a further one is told 429 and when to come back."""
     sessions: int = 64
     """WebSocket sessions at the same time."""
+    json_values: int = 100_000
+    """Most values in the JSON of a request or of a WebSocket message, counted by its commas and brackets."""
     connections: int = 2048
     """Open connections; a further one is answered 503."""
     header_bytes: int = 64 * 2**10
@@ -43,6 +51,17 @@ class Limits:
     """Seconds that a WebSocket session may last."""
     session_idle_s: float = 300.0
     """Seconds that a WebSocket client may say nothing."""
+
+    @property
+    def request_audio_s(self) -> float:
+        """Most seconds of all recordings of one request, those of earlier turns included."""
+        return _CLIPS * self.clip_s
+
+    @property
+    def frame_bytes(self) -> int:
+        """Largest WebSocket message in bytes: a recording of ``clip_s`` as pcm16 at 24 kHz in base64, and 64 KiB."""
+        recording = 4 * math.ceil(self.clip_s * 2 * _REALTIME_RATE_HZ / 3)
+        return min(self.body_bytes, recording + 2**16)
 
 
 DEFAULT = Limits()
@@ -62,7 +81,10 @@ def check_decoded_size(raw: bytes, limits: Limits) -> None:
     Raises:
         AudioError: It would be too large.
     """
+    # here, because the command line reads this file for the defaults of its options
     import soundfile
+
+    from slm_plugin.speech.containers import check_decoded_bytes
 
     try:
         with soundfile.SoundFile(io.BytesIO(raw)) as file:
@@ -71,8 +93,4 @@ def check_decoded_size(raw: bytes, limits: Limits) -> None:
     except (soundfile.LibsndfileError, TypeError, ValueError, RuntimeError):
         # said in better words by whoever reads it
         return
-    if n_bytes > limits.decoded_bytes:
-        raise AudioError(
-            f"the recording has {n_bytes / 2**20:.0f} MiB when it is decoded, the limit is"
-            f" {limits.decoded_bytes / 2**20:g} MiB; send fewer channels or a lower rate."
-        )
+    check_decoded_bytes(n_bytes, limits.decoded_bytes)

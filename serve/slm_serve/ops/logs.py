@@ -31,7 +31,8 @@ class Discreet(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": record.getMessage(),
+            # asyncio repeats the task, and with it the words of its exception, behind the first line
+            "event": record.getMessage().partition("\n")[0] if record.name == "asyncio" else record.getMessage(),
             "request_id": context.current_id(),
             **getattr(record, "fields", {}),
         }

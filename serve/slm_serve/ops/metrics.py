@@ -31,6 +31,7 @@ class Metrics:
         answers: Answers by why they ended.
         queue_seconds: Seconds waited for a place.
         engine_restarts: How often the engine was started again.
+        task_restarts: Restarts of background tasks after a failure, by task.
         experts: Experts that can be asked for.
     """
 
@@ -50,6 +51,7 @@ class Metrics:
         self.answers = self._counter("answers", "Complete answers by why they ended.", "finish")
         self.queue_seconds = self._histogram("queue_seconds", "Wait for a place.", _SECONDS)
         self.engine_restarts = self._counter("engine_restarts", "Starts of the engine after the first.")
+        self.task_restarts = self._counter("task_restarts", "Restarts of background tasks after a failure.", "task")
         self._replicas = Gauge(
             "slm_replica_running", "Answers that an engine makes.", ["replica"], registry=self.registry
         )

@@ -38,6 +38,13 @@ CorsOrigin = Annotated[
     list[str] | None,
     typer.Option(help="Site, such as https://example.org, whose pages may use the server.", rich_help_panel=_ACCESS),
 ]
+AllowedHost = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Name under which a server without keys answers, beside localhost, addresses and --host; * for all.",
+        rich_help_panel=_ACCESS,
+    ),
+]
 Web = Annotated[bool, typer.Option(help="Serve the page at /.", rich_help_panel=_ACCESS)]
 
 MetricsPort = Annotated[

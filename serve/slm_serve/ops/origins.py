@@ -40,4 +40,10 @@ class OriginCheck:
         await self._app(scope, receive, send)
 
     def _is_ours(self, origin: str, host: str) -> bool:
-        return "*" in self._allowed or origin in self._allowed or urlsplit(origin).netloc.lower() == host.lower()
+        if "*" in self._allowed or origin in self._allowed:
+            return True
+        try:
+            return urlsplit(origin).netloc.lower() == host.lower()
+        except ValueError:
+            # such as "http://[", which no browser sends
+            return False

@@ -17,6 +17,8 @@ class Settings:
         limits: Bounds.
         api_keys: Keys of which a client must give one; without any, every client is let in.
         cors_origins: Origins whose pages may use the server from a browser; none by default.
+        allowed_hosts: Names under which the server answers beside ``localhost`` and addresses; ``*`` for all. They
+            count only without keys.
         metrics_here: Whether ``/metrics`` is served beside the API (behind a key, where keys are asked for).
         web: Whether the page at ``/`` is served.
         tracing: Where traces go.
@@ -25,6 +27,7 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     api_keys: Sequence[str] = ()
     cors_origins: Sequence[str] = ()
+    allowed_hosts: Sequence[str] = ()
     metrics_here: bool = True
     web: bool = True
     tracing: Tracing = field(default_factory=Tracing)

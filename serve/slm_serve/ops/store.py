@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +18,10 @@ from urllib.parse import urlsplit
 from slm_plugin.errors import ConfigError, Problem
 
 CAPACITY = 1000
-"""Most answers kept by one store in this process or in a file; the oldest goes first."""
+"""Most answers kept by one store in this process or in a file.
+
+With one more, the oldest answer of the key that has the most goes: no key can push out the answers of the others.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,16 @@ class Store(Protocol):
         """Return a record; None where there is none. Whether it has expired is the caller's to see."""
         ...
 
+    async def check(self) -> None:
+        """Raise whatever keeps records from being kept now."""
+        ...
+
+    async def purge(self) -> None:
+        """Delete the records that have expired."""
+        ...
+
     async def close(self) -> None:
-        """Let go of files and connections."""
+        """Release files and connections."""
         ...
 
 
@@ -69,21 +80,35 @@ class MemoryStore:
 
     Args:
         capacity: Most records.
+        clock: Gives Unix time in seconds.
     """
 
-    def __init__(self, capacity: int = CAPACITY) -> None:
+    def __init__(self, capacity: int = CAPACITY, clock: Callable[[], float] = time.time) -> None:
         self._capacity = capacity
+        self._clock = clock
         self._records: OrderedDict[str, Record] = OrderedDict()
 
     async def put(self, audio_id: str, record: Record) -> None:
-        """Keep a record; the oldest goes when there are too many."""
+        """Keep a record."""
         self._records[audio_id] = record
         while len(self._records) > self._capacity:
-            self._records.popitem(last=False)
+            counts = Counter(kept.owner for kept in self._records.values())
+            most = max(counts.values())
+            oldest = next(key for key, kept in self._records.items() if counts[kept.owner] == most)
+            del self._records[oldest]
 
     async def get(self, audio_id: str) -> Record | None:
         """Return a record."""
         return self._records.get(audio_id)
+
+    async def check(self) -> None:
+        """Do nothing: memory is there."""
+
+    async def purge(self) -> None:
+        """Delete the records that have expired."""
+        now = self._clock()
+        for key in [key for key, record in self._records.items() if record.expires_at <= now]:
+            del self._records[key]
 
     async def close(self) -> None:
         """Do nothing."""
@@ -118,6 +143,14 @@ class SqliteStore:
         """Return a record."""
         return await self._run(self._get, audio_id)
 
+    async def check(self) -> None:
+        """Read from the file."""
+        await self._run(self._check)
+
+    async def purge(self) -> None:
+        """Delete the records that have expired."""
+        await self._run(self._purge)
+
     async def close(self) -> None:
         """Close the file."""
         await self._run(self._connection.close)
@@ -128,18 +161,36 @@ class SqliteStore:
 
     def _put(self, audio_id: str, record: Record) -> None:
         with self._connection as connection:
-            connection.execute(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", (audio_id, record.expires_at, record.text())
-            )
-            connection.execute("DELETE FROM answers WHERE expires_at <= ?", (int(self._clock()),))
-            connection.execute(
-                "DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers ORDER BY rowid DESC LIMIT -1 OFFSET ?)",
-                (self._capacity,),
-            )
+            values = (audio_id, record.owner, record.expires_at, record.text())
+            connection.execute("INSERT OR REPLACE INTO spoken VALUES (?, ?, ?, ?)", values)
+            self._delete_expired(connection)
+            (n_kept,) = connection.execute("SELECT COUNT(*) FROM spoken").fetchone()
+            for _ in range(n_kept - self._capacity):
+                connection.execute(_DELETE_ONE)
 
     def _get(self, audio_id: str) -> Record | None:
-        row = self._connection.execute("SELECT record FROM answers WHERE id = ?", (audio_id,)).fetchone()
+        row = self._connection.execute("SELECT record FROM spoken WHERE id = ?", (audio_id,)).fetchone()
         return None if row is None else Record.parse(row[0])
+
+    def _purge(self) -> None:
+        with self._connection as connection:
+            self._delete_expired(connection)
+        # what was deleted stands in the log of writes until it is copied
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _check(self) -> None:
+        self._connection.execute("SELECT COUNT(*) FROM spoken").fetchone()
+
+    def _delete_expired(self, connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM spoken WHERE expires_at <= ?", (int(self._clock()),))
+
+
+_DELETE_ONE = """
+DELETE FROM spoken WHERE rowid = (
+    SELECT MIN(rowid) FROM spoken WHERE owner = (
+        SELECT owner FROM spoken GROUP BY owner ORDER BY COUNT(*) DESC, MIN(rowid) LIMIT 1))
+"""
+"""Deletes the oldest answer of the key that has the most."""
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -148,7 +199,11 @@ def _open(path: Path) -> sqlite3.Connection:
     # an answer lost with the power is asked for again
     connection.execute("PRAGMA synchronous=OFF")
     connection.execute("PRAGMA secure_delete=ON")
-    connection.execute("CREATE TABLE IF NOT EXISTS answers (id TEXT PRIMARY KEY, expires_at INTEGER, record TEXT)")
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS spoken (id TEXT PRIMARY KEY, owner TEXT, expires_at INTEGER, record TEXT)"
+    )
+    # the table of 0.1.0, whose rows had no owner of their own; answers last an hour
+    connection.execute("DROP TABLE IF EXISTS answers")
     connection.commit()
     return connection
 
@@ -174,6 +229,13 @@ class RedisStore:
         """Return a record."""
         text = await self._client.get(f"slm:{audio_id}")
         return None if text is None else Record.parse(text)
+
+    async def check(self) -> None:
+        """Ask the server for a sign of life."""
+        await self._client.ping()
+
+    async def purge(self) -> None:
+        """Do nothing: Redis deletes what has expired."""
 
     async def close(self) -> None:
         """Close the connections."""

@@ -32,6 +32,11 @@ class Item:
     status: Literal["completed", "incomplete", "in_progress"] = "completed"
     seconds: float = 0.0
 
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that the item takes, roughly: a character is one, a token four."""
+        return sum(len(part) if isinstance(part, str) else 4 * len(part.ids) for part in self.parts)
+
     def shown(self) -> dict[str, Any]:
         """Return the item as clients see it."""
         return {
@@ -49,11 +54,19 @@ def new_id(kind: str) -> str:
     return f"{kind}_{uuid.uuid4().hex}"
 
 
+MOST_ITEMS = 1024
+"""Most items of a conversation."""
+
+MOST_BYTES = 4 * 2**20
+"""Most bytes that the items of a conversation take, at one byte a character and four a token."""
+
+
 class Conversation:
-    """Items in order."""
+    """Items in order, bounded in number and size; the size is a running total."""
 
     def __init__(self) -> None:
         self._items: list[Item] = []
+        self._n_bytes = 0
 
     def add(self, item: Item, after: str | None = None) -> str | None:
         """Put an item at the end, or behind another (``root`` is the beginning).
@@ -62,14 +75,19 @@ class Conversation:
             Id of the item in front of it.
 
         Raises:
-            RequestError: The other item does not exist, or the id is taken.
+            RequestError: The other item does not exist, the id is taken, or the conversation is full.
         """
+        size = item.n_bytes
+        if len(self._items) >= MOST_ITEMS or self._n_bytes + size > MOST_BYTES:
+            text = f"the conversation is full: {MOST_ITEMS} items and {MOST_BYTES // 2**20} MiB at most; delete some."
+            raise RequestError(text, "item", "conversation_full")
         if any(item.id == other.id for other in self._items):
             raise RequestError(f"an item {item.id!r} exists already.", "item.id")
         position = len(self._items)
         if after is not None:
             position = 0 if after == "root" else self._find(after, "previous_item_id") + 1
         self._items.insert(position, item)
+        self._n_bytes += size
         return self._items[position - 1].id if position else None
 
     def replace(self, item: Item) -> str | None:
@@ -80,7 +98,7 @@ class Conversation:
         """
         for position, other in enumerate(self._items):
             if other.id == item.id:
-                self._items[position] = item
+                self._put(position, item)
                 return self._items[position - 1].id if position else None
         return None
 
@@ -98,7 +116,9 @@ class Conversation:
         Raises:
             RequestError: There is none of that id.
         """
-        del self._items[self._find(item_id, "item_id")]
+        position = self._find(item_id, "item_id")
+        self._n_bytes -= self._items[position].n_bytes
+        del self._items[position]
 
     def truncate(self, item_id: str, audio_end_ms: int, first_unit: int, n_units: int) -> None:
         """Let the model forget what of an answer was not heard: the ids behind the last unit that was.
@@ -124,14 +144,19 @@ class Conversation:
         n_heard = int(len(units_at) * audio_end_ms / (1000 * item.seconds))
         heard = ids[: units_at[n_heard - 1] + 1] if n_heard else []
         content = [{key: value for key, value in part.items() if key != "transcript"} for part in item.content]
-        self._items[position] = replace(
+        cut = replace(
             item, parts=(Ids(tuple(heard)),), content=content, seconds=audio_end_ms / 1000, status="incomplete"
         )
+        self._put(position, cut)
 
     def turns(self, instructions: str | None) -> list[Turn]:
         """Return what the model sees."""
         turns = [Turn("system", (instructions,))] if instructions else []
-        return turns + [Turn(item.role, item.parts) for item in self._items]
+        turns += [Turn(item.role, item.parts) for item in self._items]
+        if not self._items:
+            # the model speaks first; chat templates want a turn to answer
+            turns.append(Turn("user", ("",)))
+        return turns
 
     @property
     def asks_aloud(self) -> bool:
@@ -142,6 +167,10 @@ class Conversation:
     def latest(self) -> Item | None:
         """The last item."""
         return self._items[-1] if self._items else None
+
+    def _put(self, position: int, item: Item) -> None:
+        self._n_bytes += item.n_bytes - self._items[position].n_bytes
+        self._items[position] = item
 
     def _find(self, item_id: str, param: str) -> int:
         for position, item in enumerate(self._items):

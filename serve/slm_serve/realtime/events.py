@@ -9,9 +9,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from slm_serve.protocol import StrictRequest, voice_name
+from slm_serve.protocol import MOST_PARTS, StrictRequest, voice_name
 
 MAX_OUTPUT_TOKENS = 4096
+
+MOST_INSTRUCTIONS = 2**17
+"""Most characters of the instructions, which every ``session.updated`` repeats."""
 
 
 Modality = Literal["text", "audio"]
@@ -77,8 +80,10 @@ class SessionAudio(StrictRequest):
 class Settings(StrictRequest):
     """What a session and a single response both say of an answer."""
 
-    instructions: str | None = None
-    output_modalities: Annotated[list[Modality], Field(min_length=1, max_length=1)] = Field(default_factory=_aloud)
+    instructions: Annotated[str, Field(max_length=MOST_INSTRUCTIONS)] | None = None
+    output_modalities: Annotated[list[Modality], Field(fail_fast=True, min_length=1, max_length=1)] = Field(
+        default_factory=_aloud
+    )
     """One of them: sound comes with its transcript."""
     max_output_tokens: Annotated[int, Field(ge=1, le=MAX_OUTPUT_TOKENS)] | Literal["inf"] = "inf"
     tools: Annotated[list[Any], Field(max_length=0)] = Field(default_factory=list)
@@ -164,7 +169,7 @@ class NewItem(StrictRequest):
     type: Literal["message"]
     role: Literal["user", "assistant", "system"]
     status: Literal["completed", "incomplete", "in_progress"] | None = None
-    content: Annotated[list[ItemPart], Field(min_length=1)]
+    content: Annotated[list[ItemPart], Field(fail_fast=True, min_length=1, max_length=MOST_PARTS)]
 
 
 class ItemCreate(ClientEvent):

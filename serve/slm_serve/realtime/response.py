@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import aclosing, suppress
 from typing import Any, Literal, Protocol
 
 from slm_plugin.errors import SlmError
@@ -31,7 +31,7 @@ class Send(Protocol):
 
 
 class Response:
-    """Answers once; run :meth:`run` as a task, and cancel that task to interrupt.
+    """Answers once; run :meth:`run` as a task, and cancel that task, once it has ``begun``, to interrupt.
 
     Args:
         service: What generates and speaks.
@@ -57,6 +57,7 @@ class Response:
         self.id = new_id("resp")
         self.item_id = new_id("item")
         self.cancel_reason: CancelReason = "client_cancelled"
+        self.begun = asyncio.Event()
         self._service = service
         self._job = job
         self._send = send
@@ -67,15 +68,16 @@ class Response:
         self._place = {"response_id": self.id, "item_id": self.item_id, "output_index": 0, "content_index": 0}
         self._ids: list[int] = []
         self._text = ""
-        self._n_bytes = 0
+        self._n_bytes = self._n_spoken = 0
 
     async def run(self) -> None:
-        """Answer; every response ends with ``response.done``, whatever happens."""
+        """Answer; every response that has begun ends with one ``response.done``, whatever happens."""
+        self.begun.set()
         status: Status = "failed"
         details: dict[str, Any] = {}
         end: End | None = None
         try:
-            await self._begin()
+            await _uninterrupted(self._begin())
             async with aclosing(generate(self._service, self._job, self._ids)) as events:
                 async for event in events:
                     if isinstance(event, End):
@@ -97,7 +99,9 @@ class Response:
             if not isinstance(error, SlmError):
                 raise
         finally:
-            await self._finish(status, details, end)
+            # a cancellation that comes now is too late to change how the response ended
+            with suppress(asyncio.CancelledError):
+                await _uninterrupted(self._finish(status, details, end))
 
     async def _begin(self) -> None:
         await self._send("response.created", response=self._shown("in_progress", {}, [], None))
@@ -113,8 +117,9 @@ class Response:
         match event:
             case Heard(text):
                 await self._heard(text)
-            case Sound(samples):
+            case Sound(samples, n_units):
                 self._n_bytes += len(samples)
+                self._n_spoken = n_units
                 data = base64.b64encode(samples).decode("ascii")
                 await self._send("response.output_audio.delta", **self._place, delta=data)
             case Words(text):
@@ -137,6 +142,8 @@ class Response:
             content = [{"type": "output_text", "text": self._text}]
         await self._send("response.content_part.done", **self._place, part=part)
         ids = self._ids[:-1] if self._ids[-1:] == [self._service.end_id] else self._ids
+        if status == "cancelled" and self._job.speech:
+            ids = self._spoken(ids)
         item = Item(
             self.item_id,
             "assistant",
@@ -150,6 +157,12 @@ class Response:
         if self._kept:
             await self._send("conversation.item.done", previous_item_id=previous, item=item.shown())
         await self._send("response.done", response=self._shown(status, details, [item.shown()], end))
+
+    def _spoken(self, ids: list[int]) -> list[int]:
+        """Return the ids up to the last unit whose sound was sent: the engine may be far ahead of a slow vocoder."""
+        is_unit = self._service.vocabulary.is_unit
+        units_at = [at for at, token_id in enumerate(ids) if is_unit(token_id)]
+        return ids[: units_at[self._n_spoken - 1] + 1] if 0 < self._n_spoken <= len(units_at) else []
 
     def _shown(
         self, status: str, details: dict[str, Any], output: list[dict[str, Any]], end: End | None
@@ -182,3 +195,20 @@ class Response:
             },
             "output_token_details": {"audio_tokens": answer_audio, "text_tokens": n_answer - answer_audio},
         }
+
+
+async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Run some work to its end; a cancellation meanwhile is raised behind it.
+
+    Raises:
+        asyncio.CancelledError: The task was cancelled while the work ran.
+    """
+    task, cancelled = asyncio.ensure_future(work), False
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            cancelled = True
+    task.result()
+    if cancelled:
+        raise asyncio.CancelledError

@@ -7,15 +7,13 @@ import base64
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from pydantic_core import from_json
-
 from slm_plugin.errors import SlmError, suggest
 from slm_serve.backends.protocol import SamplingParams
-from slm_serve.conversation import DEFAULT_MAX_TOKENS, room
+from slm_serve.conversation import DEFAULT_MAX_TOKENS, Reading
 from slm_serve.errors import RequestError, error_body
 from slm_serve.job import Job
-from slm_serve.parsing import parse_object
-from slm_serve.prompt import Ids
+from slm_serve.parsing import parse_object, quoted, read_json
+from slm_serve.prompt import Ids, room
 from slm_serve.realtime import events
 from slm_serve.realtime.conversation import Conversation, Item, new_id
 from slm_serve.realtime.listening import InputBuffer, Started, Stopped
@@ -32,6 +30,9 @@ _NOT_DONE: Mapping[str, Any] = {
     "tracing": None,
 }
 """OpenAI's settings that this server has no use for, with the one value that asks for nothing."""
+
+_LARGE_MESSAGE = 2**16
+"""Characters of a message from which on it is parsed in a worker, off the event loop."""
 
 
 class Session:
@@ -88,11 +89,14 @@ class Session:
         """Take one message of the client; mistakes are told as ``error`` events."""
         event_id: str | None = None
         try:
-            raw = _object(message)
+            if len(message) > _LARGE_MESSAGE:
+                raw = await self._service.in_worker(read_json, message, "the message")
+            else:
+                raw = read_json(message, "the message")
             event_id = raw["event_id"] if isinstance(raw.get("event_id"), str) else None
             kind = raw.get("type")
-            if kind not in events.EVENTS:
-                text = f"there is no event of type {kind!r}. {suggest(str(kind), list(events.EVENTS), 'Events')}"
+            if not isinstance(kind, str) or kind not in events.EVENTS:
+                text = f"there is no event of type {quoted(kind)}. {suggest(str(kind), list(events.EVENTS), 'Events')}"
                 raise RequestError(text, "type", "invalid_value")
             event = parse_object(events.EVENTS[kind], raw, {})
             await self._handlers[type(event)](event)
@@ -129,8 +133,17 @@ class Session:
             samples = base64.b64decode(event.audio, validate=True)
         except ValueError as error:
             raise RequestError(f"audio is not base64 ({error}).", "audio", "invalid_value") from None
+        refused: SlmError | None = None
         for moment in await self._buffer.append(samples):
-            await self._turn(moment)
+            try:
+                await self._turn(moment)
+            except SlmError as error:
+                # a further turn of the same sound must not be lost with it
+                if refused is not None:
+                    await self.send("error", error={**error_body(refused)["error"], "event_id": event.event_id})
+                refused = error
+        if refused is not None:
+            raise refused
 
     async def _turn(self, moment: Started | Stopped) -> None:
         detection = self._settings.audio.input.turn_detection
@@ -175,6 +188,7 @@ class Session:
 
     async def _create_item(self, event: events.ItemCreate) -> None:
         new = event.item
+        reading = Reading(self._service, (await self._service.card(self._model)).context, "item.content")
         parts: list[str | Ids] = []
         content: list[dict[str, Any]] = []
         for position, part in enumerate(new.content):
@@ -183,8 +197,7 @@ class Session:
             if part.type not in expected or (new.role == "system" and part.type == "input_audio"):
                 raise RequestError(f"{where}: {part.type!r} is not possible for {new.role}.", f"{where}.type")
             if part.type == "input_audio":
-                units = await self._service.encoder.units(part.audio or "", "pcm16", f"{where}.audio")
-                parts.append(Ids(tuple(self._service.vocabulary.ids(units))))
+                parts.append(await reading.recording(part.audio or "", "pcm16", f"{where}.audio"))
                 content.append({"type": part.type, "transcript": part.transcript})
             else:
                 parts.append(part.text or "")
@@ -239,12 +252,17 @@ class Session:
         kept = wish.conversation == "auto"
         self._response = Response(self._service, job, self.send, added, heard, wish.metadata, kept)
         self._answering = asyncio.create_task(self._response.run())
+        # a task that is cancelled before its first step sends nothing
+        await self._response.begun.wait()
 
     async def _job(self, settings: events.Settings, voice: str) -> Job:
         speech = settings.output_modalities == ["audio"]
         card = await self._service.card(self._model)
         prompt = await self._service.in_worker(
-            self._service.prompts.build, self._conversation.turns(settings.instructions)
+            self._service.prompts.build,
+            self._conversation.turns(settings.instructions),
+            card.context,
+            "conversation",
         )
         wish = None if settings.max_output_tokens == "inf" else settings.max_output_tokens
         limits = [limit for limit in (wish, room(card.context, len(prompt), "conversation")) if limit is not None]
@@ -288,16 +306,6 @@ class Session:
         self._response.cancel_reason = reason
         self._answering.cancel()
         await asyncio.gather(self._answering, return_exceptions=True)
-
-
-def _object(message: str) -> dict[str, Any]:
-    try:
-        raw = from_json(message, allow_inf_nan=False)
-    except ValueError as error:
-        raise RequestError(f"the message is not JSON: {error}.", code="invalid_json") from None
-    if not isinstance(raw, dict):
-        raise RequestError("the message must be a JSON object.", code="invalid_json")
-    return raw
 
 
 def _given(settings: events.ResponseSettings) -> set[str]:

@@ -8,7 +8,7 @@ const at = (id) => document.getElementById(id);
 const api = new Api();
 const player = new Player();
 const microphone = new Microphone((level) => { at("level").value = level; });
-const FORMATS = ["wav", "mp3", "flac", "ogg", "opus"];
+const FORMATS = ["wav", "mp3", "flac", "ogg", "opus", "m4a", "mp4", "webm", "aac", "3gp", "amr"];
 const SHORTEST_S = 0.2;
 // a press that is shorter than this is a click: it starts, and the next one sends
 const CLICK_MS = 300;

@@ -82,7 +82,8 @@ class EncoderWorker:
                 wave, rate_hz = _samples(raw)
             else:
                 check_decoded_size(raw, self._limits)
-                wave, rate_hz = decode(raw, max_seconds=self._limits.clip_s)
+                limits = self._limits
+                wave, rate_hz = decode(raw, max_seconds=limits.clip_s, max_decoded_bytes=limits.decoded_bytes)
             mono_N = prepare(wave, rate_hz, self._codec.sample_rate_hz, max_seconds=self._limits.clip_s)
             return mono_N, len(wave) / rate_hz
         except AudioError as error:

@@ -36,6 +36,7 @@ class Speaker:
         self._pacer = Pacer(rate_hz)
         self._units: deque[int] = deque()
         self._complete = False
+        self._n_pushed = self._n_ready = 0
         self._wake = asyncio.Event()
         self._wanted = 1
         self._ready: bytes | None = None
@@ -68,6 +69,11 @@ class Speaker:
         return ready
 
     @property
+    def n_spoken(self) -> int:
+        """Units that the sound up to the chunk taken last was made of."""
+        return self._n_ready
+
+    @property
     def done(self) -> bool:
         """Whether all sound was taken."""
         return self._task.done() and self._ready is None
@@ -84,9 +90,10 @@ class Speaker:
             units = [self._units.popleft() for _ in range(min(len(self._units), self._pacer.most))]
             last = self._complete and not self._units
             samples = await self._vocoder.push(self._voice, units, last)
+            self._n_pushed += len(units)
             if samples:
                 self._pacer.sent(len(samples) / _BYTES_PER_SECOND)
-                self._ready = samples
+                self._ready, self._n_ready = samples, self._n_pushed
                 self._taken.clear()
                 self._news.set()
                 await self._taken.wait()

@@ -13,13 +13,13 @@ from slm_plugin.data.rows import text
 from slm_plugin.eval.normalise import plain
 from slm_plugin.eval.protocol import Generator
 from slm_plugin.eval.rates import share
-from slm_plugin.eval.rows import DataOptions
+from slm_plugin.eval.rows import DataOptions, answerable
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.records import Score
 from slm_plugin.stages.tts import TtsStage
-from slm_plugin.vocabulary import strip_units, text_to_units
+from slm_plugin.vocabulary import UNIT_SPELLING, strip_units, text_to_units
 
-_UNITS = re.compile(r"((?:<\|\d+\|>)+)")
+_UNITS = re.compile(f"((?:{UNIT_SPELLING})+)")
 
 FAULTS = ("no_units", "units_before_words", "words_without_units", "other_words", "runaway_units")
 """What can be wrong with an answer; an answer may have several faults."""
@@ -54,15 +54,20 @@ class InterleaveForm:
         self.options = options
 
     def score(self, skill: str, generator: Generator) -> Score:
-        """Return the share of well-formed answers; the notes give the share of answers with each fault."""
+        """Return the share of well-formed answers; the notes give the share of answers with each fault.
+
+        Raises:
+            DataError: No row can be scored.
+        """
         assert generator.vocabulary is not None, "needs_units"
         rows = self.options.rows()
         samples = [TtsStage().sample(row, generator.vocabulary.count) for row in rows]
+        unusable = answerable(rows, samples, self.options.data, "a text and its words with units")
         asked = [(sample, text(row, TtsStage.columns[0])) for sample, row in zip(samples, rows, strict=True) if sample]
         answers = generator.answer([sample.user for sample, _ in asked], self.options.max_new_tokens)
         found = [self.faults(answer, words) for answer, (_, words) in zip(answers, asked, strict=True)]
         rate = share([not faults for faults in found])
-        notes = {fault: sum(fault in faults for faults in found) / len(found) for fault in FAULTS}
+        notes = {fault: sum(fault in faults for faults in found) / len(found) for fault in FAULTS} | unusable
         shown = self.options.shown(
             (sample.user, words, f"{answer} ({', '.join(faults)})")
             for (sample, words), answer, faults in zip(asked, answers, found, strict=True)
@@ -79,10 +84,15 @@ class InterleaveForm:
             "no_units": not units,
             "units_before_words": bool(units) and not texts[0],
             "words_without_units": bool(texts[-1]) or any(len(t) > self.options.words_before_units for t in texts),
-            "other_words": plain(strip_units(_UNITS.sub(" ", answer))) != plain(asked),
+            # units may stand inside a word and before punctuation, so blanks say nothing
+            "other_words": _letters(strip_units(answer)) != _letters(asked),
             "runaway_units": longest > self.options.max_unit_repeats,
         }
         return [fault for fault in FAULTS if wrong[fault]]
+
+
+def _letters(text: str) -> str:
+    return plain(text).replace(" ", "")
 
 
 @hookimpl

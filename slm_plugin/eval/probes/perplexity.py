@@ -10,7 +10,7 @@ import numpy as np
 
 from slm_plugin.errors import PipelineError
 from slm_plugin.eval.protocol import Generator, TellsProbabilities
-from slm_plugin.eval.rows import DataOptions
+from slm_plugin.eval.rows import DataOptions, answerable
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.plugins import Registry
 from slm_plugin.records import Score
@@ -41,6 +41,7 @@ class Perplexity:
         """Return the perplexity; ``n`` counts tokens, and the error is that of a ratio over rows.
 
         Raises:
+            DataError: No row makes a conversation.
             PipelineError: The generator cannot tell probabilities, or no token of the kind is in the rows.
         """
         if not isinstance(generator, TellsProbabilities):
@@ -49,6 +50,7 @@ class Perplexity:
         stage = Registry.load().stages.get(self.options.stage)()
         rows = self.options.rows()
         samples = [stage.sample(row, vocabulary.count if vocabulary is not None else 0) for row in rows]
+        unusable = answerable(rows, samples, self.options.data, f"the columns of the stage {self.options.stage}")
         told = generator.log_probabilities([(sample.user, sample.assistant) for sample in samples if sample])
         items = []
         for ids, logs in told:
@@ -64,7 +66,7 @@ class Perplexity:
             spread = np.sum((losses - mean * counts) ** 2) * len(items) / (len(items) - 1)
             # by the delta method: the error of exp(x) is exp(x) times that of x
             error = value * math.sqrt(spread) / float(counts.sum())
-        return Score(skill, value, int(counts.sum()), self.better, error, notes={"nats_per_token": mean})
+        return Score(skill, value, int(counts.sum()), self.better, error, notes={"nats_per_token": mean} | unusable)
 
     def _counts(self, is_unit: bool) -> bool:
         return self.options.modality == "all" or (self.options.modality == "units") == is_unit

@@ -50,7 +50,8 @@ class SpokenQuestions:
         """Column with a right answer, or with several: a list, or a mapping with ``value`` and ``aliases``."""
 
         match: Match = "contains"
-        """Whether the model's answer must equal a right one, or contain it as whole words."""
+        """Whether the model's answer must equal a right one, or contain it as whole words; punctuation at the edges of
+        words counts in neither case."""
 
         normalise: Normalisation = "english"
         """What does not count: ``case`` and blanks, ``punctuation`` too, or also how ``english`` spells numbers."""
@@ -85,7 +86,8 @@ class SpokenQuestions:
             raise DataError(f"{self.options.data} has no recording that can be used.")
         asked = [text(row, self.options.question, "") for row in rows]
         expected = [right_answers(row, self.options.answer) for row in rows]
-        return score_spoken(skill, self.options, generator, questions, asked, expected)
+        match = [self.options.match] * len(rows)
+        return score_spoken(skill, self.options, generator, questions, asked, expected, match)
 
     def _question(self, row: dict[str, Any], codec: Codec) -> list[int]:
         try:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from slm_plugin.data.rows import text
 from slm_plugin.eval.match import Match, matches
-from slm_plugin.eval.normalise import Normalisation, normaliser
+from slm_plugin.eval.normalise import Normalisation
 from slm_plugin.eval.protocol import Generator
 from slm_plugin.eval.rates import share
 from slm_plugin.eval.rows import DataOptions, right_answers
@@ -30,7 +30,8 @@ class TextMatch:
         """Column with the right answer, or with several: a list, or a mapping with ``value`` and ``aliases``."""
 
         match: Match = "exact"
-        """Whether the model's answer must equal a right one, or contain it as whole words."""
+        """Whether the model's answer must equal a right one, or contain it as whole words; punctuation at the edges of
+        words counts in neither case."""
 
         normalise: Normalisation = "case"
         """What does not count: ``case`` and blanks, ``punctuation`` too, or also how ``english`` spells numbers."""
@@ -50,9 +51,8 @@ class TextMatch:
         prompts = [text(row, self.options.prompt) for row in rows]
         expected = [right_answers(row, self.options.answer) for row in rows]
         answers = generator.answer(prompts, self.options.max_new_tokens)
-        same = normaliser(self.options.normalise)
-        pairs = zip(map(same, answers), expected, strict=True)
-        rate = share([matches(said, map(same, right), self.options.match) for said, right in pairs])
+        how = (self.options.match, self.options.normalise)
+        rate = share([matches(said, right, *how) for said, right in zip(answers, expected, strict=True)])
         shown = self.options.shown(zip(prompts, (right[0] for right in expected), answers, strict=True))
         return Score(skill, rate.value, rate.n, self.better, rate.standard_error, shown, items=rate.items)
 

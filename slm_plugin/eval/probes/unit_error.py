@@ -11,7 +11,7 @@ from pydantic import Field
 from slm_plugin.data.rows import text
 from slm_plugin.eval.protocol import Generator
 from slm_plugin.eval.rates import unit_error_rate
-from slm_plugin.eval.rows import DataOptions
+from slm_plugin.eval.rows import DataOptions, answerable
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.records import Score
 from slm_plugin.stages.tts import TtsStage
@@ -44,15 +44,25 @@ class UnitError:
         self.options = options
 
     def score(self, skill: str, generator: Generator) -> Score:
-        """Return the edit distance to the recordings' units, per unit of theirs."""
+        """Return the edit distance to the recordings' units, per unit of theirs.
+
+        Raises:
+            DataError: No row can be scored.
+        """
         assert generator.vocabulary is not None, "needs_units"
-        pairs = [(row, TtsStage().sample(row, generator.vocabulary.count)) for row in self.options.rows()]
-        asked = [(sample.user, text(row, TtsStage.columns[0]), sample.assistant) for row, sample in pairs if sample]
+        rows = self.options.rows()
+        samples = [TtsStage().sample(row, generator.vocabulary.count) for row in rows]
+        unusable = answerable(rows, samples, self.options.data, "a text and its words with units")
+        asked = [
+            (sample.user, text(row, TtsStage.columns[0]), sample.assistant)
+            for row, sample in zip(rows, samples, strict=True)
+            if sample
+        ]
         answers = generator.answer([prompt for prompt, _, _ in asked], self.options.max_new_tokens)
         real = [self._units(spoken) for _, _, spoken in asked]
         rate = unit_error_rate(real, [self._units(answer) for answer in answers])
         shown = self.options.shown((*found[:2], answer) for found, answer in zip(asked, answers, strict=True))
-        return Score(skill, rate.value, rate.n, self.better, rate.standard_error, shown, items=rate.items)
+        return Score(skill, rate.value, rate.n, self.better, rate.standard_error, shown, unusable, rate.items)
 
     def _units(self, spoken: str) -> Sequence[int]:
         units = text_to_units(spoken)

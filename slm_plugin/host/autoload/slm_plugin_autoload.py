@@ -4,6 +4,9 @@ Installed beside ``site-packages`` with a ``.pth`` line (and a ``.start`` file f
 later, PEP 829). It imports nothing but ``sys`` and ``os``, which every interpreter has loaded, and
 acts only when a submodule of ``llamafactory`` is first imported. ``SLM_PLUGIN_DISABLE=1`` switches
 it off.
+
+It never keeps LLaMA-Factory from being imported: if the package is gone, as after its checkout was
+moved, it does nothing; if the package is there and cannot be loaded, one line on stderr says why.
 """
 
 import os
@@ -16,6 +19,8 @@ class HostFinder:
     """Hands each freshly executed ``llamafactory`` module to ``slm_plugin.host.activation``."""
 
     busy = False
+    failures = ()
+    """Why the package could not be loaded; a run with a block is refused then."""
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
@@ -26,8 +31,11 @@ class HostFinder:
         try:
             from importlib.util import find_spec
 
-            from slm_plugin.host.activation import patch_for
-
+            try:
+                from slm_plugin.host.activation import patch_for
+            except Exception as error:
+                cls.report(error)
+                return None
             patch = patch_for(name)
             spec = find_spec(name) if patch else None
         finally:
@@ -38,11 +46,23 @@ class HostFinder:
 
         def exec_module(module):
             execute(module)
-            patch(module)
+            try:
+                patch(module)
+            except Exception as error:
+                cls.report(error)
 
         # on the instance: the loader keeps its type and the module its source and file
         spec.loader.exec_module = exec_module
         return spec
+
+    @classmethod
+    def report(cls, error):
+        """Note why the package cannot be loaded, and say it once unless the package is gone."""
+        is_gone = isinstance(error, ImportError) and error.name == "slm_plugin"
+        if not is_gone and not cls.failures:
+            text = " ".join(str(error).split())
+            sys.stderr.write(f"slm_plugin is off: it cannot be loaded ({type(error).__name__}: {text}).\n")
+        cls.failures += (str(error),)
 
 
 def install():

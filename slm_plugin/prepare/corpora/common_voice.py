@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from slm_plugin.data.delimited import AUTO
 from slm_plugin.errors import DataError, suggest
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.prepare.corpora.listing import Listing, cell, folder, table
@@ -25,6 +26,9 @@ class CommonVoice(Listing):
         split: str = "train"
         """Name of the TSV file: ``train``, ``dev``, ``test``, ``validated`` and so on."""
 
+        encoding: str = AUTO
+        """Encoding of the TSV file, such as ``latin-1``; guessed unless set."""
+
         language: str = ""
         """ISO 639 code; the column ``locale``, else the folder's name, unless set."""
 
@@ -36,18 +40,20 @@ class CommonVoice(Listing):
         if not path.is_file():
             splits = [file.stem for file in root.glob("*.tsv")]
             raise DataError(f"{root} has no split {options.split!r}. {suggest(options.split, splits, 'Splits')}")
-        super().__init__(_items(root, path, options.language), str(path))
+        notes: list[str] = []
+        super().__init__(_items(root, path, options, notes), str(path), notes)
 
 
-def _items(root: Path, path: Path, language: str) -> Iterator[Item]:
-    for row in table(path, quoted=False):
+def _items(root: Path, path: Path, options: CommonVoice.Options, notes: list[str]) -> Iterator[Item]:
+    rows = table(path, False, ("path", "sentence", "client_id"), "\t", options.encoding, notes)
+    for row in rows:
         file = cell(row, "path", str(path))
         yield SpokenItem(
             Path(file).stem,
             str(root / "clips" / file),
             cell(row, "sentence", str(path)),
             speaker=cell(row, "client_id", str(path))[:16],
-            language=language or str(row.get("locale") or root.name),
+            language=options.language or str(row.get("locale") or root.name),
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from slm_plugin.data.delimited import AUTO
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.prepare.corpora.listing import Listing, folder, lines
 from slm_plugin.prepare.corpora.protocol import Item, SpokenItem, Unusable
@@ -25,6 +26,9 @@ class LibriSpeech(Listing):
         path: str
         """Folder of the corpus or of a part of it, such as ``LibriSpeech/dev-clean``."""
 
+        encoding: str = AUTO
+        """Encoding of the transcripts, such as ``latin-1``; guessed unless set."""
+
         language: str = "en"
         """ISO 639 code of the language."""
 
@@ -34,16 +38,17 @@ class LibriSpeech(Listing):
     licence = "LibriSpeech is CC BY 4.0; another corpus in its form has terms of its own"
 
     def __init__(self, options: Options) -> None:
-        super().__init__(_items(folder(options.path), options), options.path)
+        notes: list[str] = []
+        super().__init__(_items(folder(options.path), options, notes), options.path, notes)
 
 
-def _items(root: Path, options: LibriSpeech.Options) -> Iterator[Item]:
+def _items(root: Path, options: LibriSpeech.Options, notes: list[str]) -> Iterator[Item]:
     # os.walk does not sort, and the order decides which shard an item is in
     for where, folders, files in os.walk(root):
         folders.sort()
         texts: dict[str, str] = {}
         for name in sorted(file for file in files if file.endswith(TRANSCRIPTS)):
-            for line in lines(Path(where) / name):
+            for line in lines(Path(where) / name, options.encoding, notes):
                 key, _, text = line.partition(" ")
                 if key:
                     texts[key] = text.strip()

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import field_validator
+
+from slm_plugin.data.delimited import AUTO
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.prepare.corpora.listing import Listing, cell, table
 from slm_plugin.prepare.corpora.protocol import Item, SpokenItem, Unusable
@@ -36,20 +39,38 @@ class Listed(Listing):
         speaker: str | None = None
         """Column with the speaker; none unless set."""
 
+        delimiter: str = AUTO
+        """What separates the fields of CSV or TSV: ``,``, ``;``, ``|``, ``tab`` or another character; guessed unless
+        set."""
+
+        encoding: str = AUTO
+        """Encoding of the table, such as ``latin-1``; guessed unless set."""
+
         language: str = ""
         """ISO 639 code of all recordings; by the script of each text unless set."""
 
         licence: str = ""
         """Terms of the data, for its card."""
 
+        @field_validator("delimiter")
+        @classmethod
+        def _one_character(cls, value: str) -> str:
+            value = {"tab": "\t", "\\t": "\t"}.get(value, value)
+            if value != AUTO and (len(value) != 1 or value in '\r\n"'):
+                raise ValueError(f"a delimiter is one character, tab or auto, got {value!r}.")
+            return value
+
     def __init__(self, options: Options) -> None:
         self.licence = options.licence or "not stated"
-        super().__init__(_items(Path(options.path), options), options.path)
+        notes: list[str] = []
+        super().__init__(_items(Path(options.path), options, notes), options.path, notes)
 
 
-def _items(path: Path, options: Listed.Options) -> Iterator[Item]:
+def _items(path: Path, options: Listed.Options, notes: list[str]) -> Iterator[Item]:
     root = Path(options.folder) if options.folder else path.parent
-    for number, row in enumerate(table(path), 1):
+    named = [name for name in (options.audio, options.text, options.name, options.speaker) if name is not None]
+    found = table(path, True, named, options.delimiter, options.encoding, notes)
+    for number, row in enumerate(found, 1):
         file = cell(row, options.audio, str(path), "corpus.table.audio")
         name = cell(row, options.name, str(path), "corpus.table.name") if options.name else file
         if not name:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from slm_plugin.data import delimited
+from slm_plugin.data.delimited import AUTO
 from slm_plugin.errors import DataError, suggest
 from slm_plugin.prepare.corpora.protocol import Item, Unusable
 
 
 class Listing:
-    """A corpus whose items fit in memory; recordings are read later, one by one."""
+    """A corpus whose items fit in memory; recordings are read later, one by one.
+
+    Attributes:
+        notes: What was guessed about its files, for the log.
+    """
 
     kind: Literal["speech", "chats"] = "speech"
 
-    def __init__(self, items: Iterable[Item], where: str) -> None:
+    def __init__(self, items: Iterable[Item], where: str, notes: Sequence[str] = ()) -> None:
         self._items = _unique(items)
+        # the items are read by now, and with them everything was guessed
+        self.notes = tuple(dict.fromkeys(notes))
         if not self._items:
             raise DataError(f"{where} has no items.")
         digest = hashlib.sha256()
@@ -59,51 +66,65 @@ def folder(path: str) -> Path:
     return Path(path)
 
 
-def lines(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 text file, with or without a byte-order mark.
+def lines(path: Path, encoding: str = AUTO, notes: list[str] | None = None) -> list[str]:
+    """Return the lines of a text file.
+
+    Args:
+        path: The file.
+        encoding: Its encoding, guessed unless given.
+        notes: Receives the guess.
 
     Raises:
         DataError: It cannot be read.
     """
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}).") from None
+    file = delimited.read_text(path, encoding)
+    if notes is not None and encoding == AUTO and file.note:
+        notes.append(file.note)
+    return file.lines()
 
 
-def table(path: Path, quoted: bool = True) -> Iterator[dict[str, Any]]:
-    """Read the rows of a table with a header: ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``.
+def table(
+    path: Path,
+    quoted: bool = True,
+    columns: Sequence[str] = (),
+    delimiter: str = AUTO,
+    encoding: str = AUTO,
+    notes: list[str] | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Read the rows of a table with a header: ``.csv``, ``.tsv``, ``.txt``, ``.jsonl`` or ``.parquet``.
 
     Args:
         path: The file.
         quoted: Whether a field of CSV or TSV may stand in quotation marks.
+        columns: Columns that it must have, to guess the delimiter by.
+        delimiter: What separates the fields of CSV or TSV, guessed unless given.
+        encoding: Encoding of a text file, guessed unless given.
+        notes: Receives the guesses.
 
     Raises:
         DataError: It cannot be read or is of another form.
     """
-    if path.suffix == ".parquet":
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
         yield from _parquet(path)
-    elif path.suffix in (".jsonl", ".json"):
-        yield from _json_lines(path)
-    elif path.suffix in (".csv", ".tsv"):
-        content = lines(path)
-        # fields of Common Voice may be longer than the default limit of the csv module
-        csv.field_size_limit(10_000_000)
-        reader = csv.DictReader(
-            (line + "\n" for line in content),
-            delimiter="\t" if path.suffix == ".tsv" else ",",
-            quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
-        )
-        try:
-            yield from ({str(key): value for key, value in row.items() if key is not None} for row in reader)
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}.") from None
+    elif suffix in (".jsonl", ".json"):
+        yield from _json_lines(path, encoding, notes)
+    elif suffix in delimited.SUFFIXES:
+        file = delimited.read_text(path, encoding)
+        rows, mark = delimited.rows(file, columns, delimiter, quoted)
+        if notes is not None and delimiter == AUTO:
+            by = delimited.DELIMITERS.get(mark, repr(mark))
+            form = f"read as {file.encoding} with fields separated by {by}"
+            notes.append(f"{path}: {form} (guessed; `encoding` and `delimiter` of the corpus change that).")
+        elif notes is not None and encoding == AUTO and file.note:
+            notes.append(file.note)
+        yield from rows
     else:
-        raise DataError(f"{path} is not a table; use .csv, .tsv, .jsonl or .parquet.")
+        raise DataError(f"{path} is not a table; use .csv, .tsv, .txt, .jsonl or .parquet.")
 
 
-def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(lines(path), 1):
+def _json_lines(path: Path, encoding: str, notes: list[str] | None) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines(path, encoding, notes), 1):
         if not line.strip():
             continue
         try:

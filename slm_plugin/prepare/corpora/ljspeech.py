@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from slm_plugin.data.delimited import AUTO
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.prepare.corpora.listing import Listing, folder, lines
 from slm_plugin.prepare.corpora.protocol import Item, SpokenItem, Unusable
@@ -27,17 +28,21 @@ class LjSpeech(Listing):
         speaker: str = "LJ"
         """Name of the speaker."""
 
+        encoding: str = AUTO
+        """Encoding of ``metadata.csv``, such as ``latin-1``; guessed unless set."""
+
         language: str = "en"
         """ISO 639 code of the language."""
 
     licence = "LJSpeech is in the public domain; another corpus in its form has terms of its own"
 
     def __init__(self, options: Options) -> None:
-        super().__init__(_items(folder(options.path), options), options.path)
+        notes: list[str] = []
+        super().__init__(_items(folder(options.path), options, notes), options.path, notes)
 
 
-def _items(root: Path, options: LjSpeech.Options) -> Iterator[Item]:
-    for number, line in enumerate(lines(root / "metadata.csv"), 1):
+def _items(root: Path, options: LjSpeech.Options, notes: list[str]) -> Iterator[Item]:
+    for number, line in enumerate(lines(root / "metadata.csv", options.encoding, notes), 1):
         # the file has no quoting: a quotation mark is text
         name, *texts = line.split("|")
         if not name or not texts:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from slm_plugin.data.tables import open_local, opening, undecoded
 from slm_plugin.errors import DataError, suggest
+from slm_plugin.pipeline.digests import Digests
 
 
 def open_rows(path: str, subset: str | None, split: str, revision: str | None) -> Any:
@@ -36,9 +38,27 @@ def require_columns(rows: Any, columns: list[str], path: str) -> None:
             raise DataError(f"{path} has no column {column!r}. {suggest(column, rows.column_names, 'Columns')}")
 
 
-def digest(rows: Any, **named: Any) -> str:
-    """Return a fingerprint of what was opened: its name, its size and its first and last row's texts."""
-    ends = [rows[index] for index in (0, len(rows) - 1)] if len(rows) else []
-    texts = [{key: value for key, value in row.items() if isinstance(value, str)} for row in ends]
-    known = {**named, "n_rows": len(rows), "columns": rows.column_names, "ends": texts}
+def digest(rows: Any, path: str, **named: Any) -> str:
+    """Return a fingerprint of what was opened.
+
+    It covers the content of a local file or folder, or the texts of all rows of a set on the hub; recordings of the
+    hub are known by the revision alone.
+
+    Args:
+        rows: The rows.
+        path: Name on the hub, folder or file.
+        named: Further options that decide which items there are.
+    """
+    local = Path(path)
+    content = Digests().any(local) if local.exists() else _texts_digest(rows)
+    known = {**named, "path": path, "n_rows": len(rows), "columns": rows.column_names, "content": content}
     return hashlib.sha256(json.dumps(known, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:12]
+
+
+def _texts_digest(rows: Any) -> str:
+    found = hashlib.blake2b(digest_size=16)
+    columns = [name for name, feature in (rows.features or {}).items() if getattr(feature, "dtype", "") == "string"]
+    if columns:
+        for batch in rows.select_columns(columns).with_format(None).iter(batch_size=1000):
+            found.update(json.dumps(batch, ensure_ascii=False).encode())
+    return found.hexdigest()

@@ -43,12 +43,15 @@ class ChatItem:
         question: What the user says.
         answer: What the assistant says.
         language: ISO 639 code; empty where unknown.
+        short: Short right answers, such as ``Amsterdam`` to a question that is answered in a sentence; they are not
+            spoken. Empty if the corpus has none.
     """
 
     name: str
     question: str
     answer: str
     language: str = ""
+    short: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import typer
 
-from slm_plugin.speech.codec_command.agreement import agreement
-from slm_plugin.speech.codec_command.configure import configure
-from slm_plugin.speech.codec_command.convert import convert
-from slm_plugin.speech.codec_command.fit import fit
-from slm_plugin.speech.codec_command.show import show
+from slm_plugin.lazy_commands import lazy_group
+
+VERBS = {
+    name: f"slm_plugin.speech.codec_command.{name}:{name}"
+    for name in ("convert", "fit", "show", "configure", "agreement")
+}
 
 
 def make_codec_app() -> typer.Typer:
     """Return the command group ``slm codec``."""
-    app = typer.Typer(no_args_is_help=True, help="Codecs: audio to units and back.")
-    for verb in (convert, fit, show, configure, agreement):
-        app.command(verb.__name__)(verb)
+    app = typer.Typer(
+        cls=lazy_group(VERBS), add_completion=False, no_args_is_help=True, help="Codecs: audio to units and back."
+    )
+
+    @app.callback()
+    def root() -> None:
+        """Codecs: audio to units and back."""
+
     return app

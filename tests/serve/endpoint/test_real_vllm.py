@@ -55,7 +55,7 @@ class Server:
         through = httpx.ASGITransport(create_app(gateway))
         async with (
             httpx.AsyncClient(base_url=self.url, headers=KEY, timeout=None) as plugin,
-            httpx.AsyncClient(transport=through, base_url="http://gateway", timeout=None) as other,
+            httpx.AsyncClient(transport=through, base_url="http://localhost", timeout=None) as other,
         ):
             yield plugin, other
         await gateway.close()

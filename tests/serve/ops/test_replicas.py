@@ -57,7 +57,7 @@ async def test_a_conversation_goes_on_where_it_began_unless_that_is_far_busier(e
 
 async def test_an_engine_that_is_away_is_replaced_without_a_word_and_left_alone_for_a_while(engines):
     now = [100.0]
-    engines["a"].failure = engines["b"].failure = EngineError("away")
+    engines["a"].failure = engines["b"].failure = EngineError("away", reached=False)
     replicas = Replicas(engines, lambda: now[0])
     for _ in range(3):
         assert await ask(replicas) == [1, 2]
@@ -70,7 +70,7 @@ async def test_an_engine_that_is_away_is_replaced_without_a_word_and_left_alone_
 
 async def test_an_answer_that_has_begun_is_never_begun_again_elsewhere(engines):
     for engine in engines.values():
-        engine.failure, engine.fail_after = EngineError("away"), 1
+        engine.failure, engine.fail_after = EngineError("away", reached=False), 1
     replicas = Replicas(engines)
     with pytest.raises(EngineError):
         await ask(replicas)
@@ -79,7 +79,7 @@ async def test_an_answer_that_has_begun_is_never_begun_again_elsewhere(engines):
 
 async def test_when_all_are_away_it_is_said(engines):
     for engine in engines.values():
-        engine.failure, engine.alive = EngineError("away"), False
+        engine.failure, engine.alive = EngineError("away", reached=False), False
     replicas = Replicas(engines)
     with pytest.raises(EngineError, match="away"):
         await ask(replicas)
@@ -96,3 +96,11 @@ async def test_a_model_is_asked_of_an_engine_that_has_it(engines):
     for _ in range(3):
         assert [token async for delta in replicas.generate([7], PARAMS, "rare") for token in delta.ids] == [1, 2]
     assert asked(engines) == {"a": 0, "b": 0, "c": 3}
+
+
+async def test_a_request_that_ends_engines_does_not_meet_all_of_them(engines):
+    for engine in engines.values():
+        engine.failure = EngineError("broke off")
+    with pytest.raises(EngineError):
+        await ask(Replicas(engines))
+    assert sorted(asked(engines).values()) == [0, 1, 1]

@@ -10,7 +10,7 @@ import pytest
 from slm_plugin.errors import ConfigError, EngineError
 from slm_serve import context
 from slm_serve.errors import RequestError
-from slm_serve.history import History
+from slm_serve.history import History, Ticket
 from slm_serve.ops.store import Record, RedisStore, SqliteStore, open_store
 
 pytestmark = pytest.mark.anyio
@@ -72,13 +72,19 @@ class Away:
     async def get(self, _):
         raise ConnectionError("refused")
 
+    async def check(self):
+        raise ConnectionError("refused")
+
     async def close(self):
         pass
 
 
-async def test_a_store_that_is_away_costs_no_answer_and_is_told_when_needed():
+async def test_a_store_that_is_away_gives_out_no_id_that_leads_nowhere():
     history = History(store=Away())
-    await history.remember(history.issue(), [1])
+    with pytest.raises(EngineError, match="store of spoken answers"):
+        await history.issue()
+    with pytest.raises(EngineError, match="store of spoken answers"):
+        await history.remember(Ticket("audio_1", 2**40), [1])
     with pytest.raises(EngineError, match="store of spoken answers"):
         await history.recall("audio_1", "p")
 
@@ -86,7 +92,7 @@ async def test_a_store_that_is_away_costs_no_answer_and_is_told_when_needed():
 async def test_an_answer_leads_back_to_the_engine_that_made_it():
     history = History()
     context.enter(context.RequestContext(owner="o", replica="a"))
-    ticket = history.issue()
+    ticket = await history.issue()
     await history.remember(ticket, [1])
     later = context.RequestContext(owner="o")
     context.enter(later)
