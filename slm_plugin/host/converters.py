@@ -105,7 +105,7 @@ def make_converter(dataset_attr: Any, data_args: Any, stage: str) -> StageConver
         ConfigError: The rows of this format have no form in the host's stage.
     """
     active, host_stage = runtime.active(), runtime.host_stage()
-    name = str(getattr(dataset_attr, "dataset_name", dataset_attr))
+    name = str(getattr(dataset_attr, "slm_name", None) or dataset_attr)
     workflows.refuse_format(PREFIX + stage, host_stage, name)
     if host_stage == "pt" and not hasattr(runtime.registry().stages.get(stage)(), "continuous_text"):
         text = f"the data set {name!r} has formatting: {PREFIX}{stage}, whose stage has no method continuous_text."

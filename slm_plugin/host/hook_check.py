@@ -133,13 +133,17 @@ def differences(active: runtime.Active, optimizer: Any) -> Iterator[str]:
 def _expected_calls(active: runtime.Active) -> Iterator[tuple[str, str]]:
     """Yield the patched functions that this run needs, and what each is for."""
     yield "model.loader.patch_tokenizer", "unit tokens"
+    yield "data.template.get_template_and_fix_tokenizer", "the check of the template"
     yield f"train.{active.finetuning_args.stage}.workflow.get_dataset", "replay and the checks of tokenized_path"
     if active.data_args.tokenized_path is None:
         yield "data.loader._get_preprocessed_dataset", "long_samples and the counts of rows"
+        if active.finetuning_args.stage == "sft":
+            yield "data.loader._get_dataset_processor", "rows that long_samples has fitted"
     if active.model_args.resize_vocab:
         yield "model.patcher.resize_embedding_layer", "seeded rows of the units"
     if active.finetuning_args.finetuning_type in ("lora", "oft"):
         yield "model.adapter._setup_lora_tuning", "train_units and lora_scale"
+    yield "model.adapter.init_adapter", "the check of the rows that train"
 
 
 def _trainer_differences(active: runtime.Active, trainer: Any, optimizer: Any) -> Iterator[str]:

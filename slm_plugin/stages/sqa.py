@@ -46,6 +46,8 @@ class SqaStage:
 
         Example: ``<|3|><|7|>``, a blank line, ``anna<|3|><|7|>``.
         """
+        if row.get("task_category") in UNSPEAKABLE:
+            return None
         question = rows.units(row, self.columns[0], unit_count)
         spoken = rows.interleaved(row, self.columns[3], unit_count)
         if not question or not text_to_units(spoken):

@@ -88,6 +88,28 @@ def other_host(monkeypatch: pytest.MonkeyPatch) -> None:
     surface.require()
 
 
+def bypassed_hook(monkeypatch: pytest.MonkeyPatch) -> None:
+    from slm_plugin.host import hook_check
+
+    monkeypatch.setattr(surface, "installed_version", lambda: "0.9.6")
+    raise hook_check._error([hook_check._absent("model.loader.patch_tokenizer", "unit tokens")])
+
+
+def other_trainer() -> None:
+    from slm_plugin.host import workflows
+
+    workflows.refuse_other_trainers({"use_hyper_parallel": True}, "asr.yaml: slm")
+
+
+def one_answer() -> None:
+    from slm_plugin.host import workflows
+
+    info = {"ls960_asr": {"formatting": "slm_asr"}}
+    data = types.SimpleNamespace(dataset=["ls960_asr"], eval_dataset=None, dataset_dir=info)
+    stage, model = types.SimpleNamespace(stage="dpo"), types.SimpleNamespace(use_unsloth=False)
+    raise ConfigError(workflows.refusals(model, data, stage, False, "asr.yaml: slm"))
+
+
 def misspelt_hook() -> None:
     module = types.ModuleType("my_plugin")
     module.slm_register_mitigation = hookimpl(lambda register: None)
@@ -234,6 +256,9 @@ RAISED: dict[str, Callable[..., Any]] = {
         unknown_source,
         half_base,
         other_host,
+        bypassed_hook,
+        other_trainer,
+        one_answer,
         misspelt_hook,
         name_taken_twice,
         other_number_of_units,

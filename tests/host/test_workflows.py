@@ -234,6 +234,6 @@ def test_a_stage_without_a_continuous_text_is_refused_in_pretraining(monkeypatch
 
     monkeypatch.setattr(runtime, "registry", lambda: Registry)
     monkeypatch.setattr(runtime, "host_stage", lambda: "pt")
-    attribute = type("Attribute", (), {"dataset_name": "mine"})
+    attribute = type("Attribute", (), {"slm_name": "mine"})
     with pytest.raises(ConfigError, match=r"data set 'mine' has formatting: slm_reverse.*no method continuous_text"):
         converters.make_converter(attribute, None, "reverse")

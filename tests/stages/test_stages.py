@@ -62,3 +62,25 @@ def test_sqa_drops_categories_that_nobody_would_say_aloud(sample, category):
     row = {"input_unit": [1], "input_pseudo": "q", "output_pseudo": "a", "output_7306_interleaf": "a<|1|>"}
     assert sample("sqa", {**row, "task_category": "Advice seeking"}) == Sample("<|1|>", "q\n\na\n\na<|1|>")
     assert sample("sqa", {**row, "task_category": category}) is None
+
+
+SQA = {"input_unit": [3, 7], "output_7306_interleaf": "anna<|1|>"}
+
+
+@pytest.mark.parametrize(
+    ("stage", "row", "expected"),
+    [
+        # units alone need no words
+        ("asr", {"units": [3, 7]}, "<|3|><|7|>"),
+        ("asr", {"units": [], "text": "a"}, None),
+        ("tts", {"words": [{"word": "anna", "units": [3]}, {"word": "sings", "units": [1]}]}, "anna<|3|> sings<|1|>"),
+        ("tts", {"interleaf": "a without sound"}, None),
+        ("sqa", SQA, "<|3|><|7|>\n\nanna<|1|>"),
+        ("sqa", SQA | {"input_unit": []}, None),
+        ("sqa", SQA | {"task_category": "Math"}, None),
+        ("llm", {"input": "hello", "output": "the dog"}, "hello\n\nthe dog"),
+        ("llm", {"input": "hello", "output": " "}, None),
+    ],
+)
+def test_a_row_is_one_continuous_text_in_pretraining(stage, row, expected):
+    assert Registry.load(entry_points=False).stages.get(stage)().continuous_text(row, 10) == expected
