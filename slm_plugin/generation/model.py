@@ -153,14 +153,16 @@ def load_model(model: Path, adapter: Path | None, on_cpu: bool = False) -> PreTr
 def _with_adapter(loaded: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
-    rows = _embedding_rows(adapter)
-    if rows is not None and rows != loaded.get_input_embeddings().weight.shape[0]:
+    height = loaded.get_input_embeddings().weight.shape[0]
+    rows = _embedding_rows(adapter) or max(height, _end_of_trained_rows(adapter))
+    if rows != height:
         # units that were added while the adapter was trained: their rows are the adapter's
         loaded.resize_token_embeddings(rows, mean_resizing=False)
     return PeftModel.from_pretrained(loaded, adapter).merge_and_unload()
 
 
 def _embedding_rows(adapter: Path) -> int | None:
+    """Return the height of embeddings or head that an adapter replaces; None if it replaces neither."""
     from safetensors import safe_open
 
     path = adapter / "adapter_model.safetensors"
@@ -171,6 +173,16 @@ def _embedding_rows(adapter: Path) -> int | None:
             if name.endswith(("embed_tokens.weight", "lm_head.weight")):
                 return int(file.get_slice(name).get_shape()[0])
     return None
+
+
+def _end_of_trained_rows(adapter: Path) -> int:
+    """Return the id behind the last row of embeddings or head that an adapter trains by itself; 0 without any."""
+    import json
+
+    path = adapter / "adapter_config.json"
+    found = json.loads(path.read_text(encoding="utf-8")).get("trainable_token_indices") if path.is_file() else None
+    lists = found.values() if isinstance(found, dict) else [found or []]
+    return max((row + 1 for rows in lists for row in rows), default=0)
 
 
 def _line(error: BaseException) -> str:

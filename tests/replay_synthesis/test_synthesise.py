@@ -200,6 +200,24 @@ def test_an_adapter_that_brought_its_own_units_writes(tmp_path, world_model):
     assert load_model(base, tmp_path / "adapter").config.vocab_size == trained.config.vocab_size
 
 
+@pytest.mark.parametrize("tie", [False, True])
+def test_an_adapter_that_trained_only_the_rows_of_its_own_units_is_loaded_with_them(tmp_path, tie):
+    from peft import LoraConfig, get_peft_model
+
+    base = make_model(tmp_path / "base", tie=tie)
+    adapted = AutoModelForCausalLM.from_pretrained(base)
+    height = adapted.config.vocab_size
+    adapted.resize_token_embeddings(height + UNITS, mean_resizing=False)
+    rows = list(range(height, height + UNITS))
+    targets = ["embed_tokens"] if tie else ["embed_tokens", "lm_head"]
+    config = LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=dict.fromkeys(targets, rows))
+    trained = get_peft_model(adapted, config)
+    trained.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    loaded, merged = load_model(base, tmp_path / "adapter"), trained.merge_and_unload()
+    for one, other in zip(loaded.state_dict().values(), merged.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
