@@ -128,7 +128,18 @@ def mutate_bytes(rng: random.Random, raw: bytes) -> bytes:
             found[place:place] = found[: rng.randrange(len(found) + 1)][:5000]
         elif act == 4:
             found[place:place] = rng.choice(
-                [b"\xff\xfe", b"\x00", b"\r\n", b"\r\n\r\n", b'"', b"[" * 3000, b'{"a":' * 3000, b"9" * 6000, b",", b"\xed\xa0\x80"]
+                [
+                    b"\xff\xfe",
+                    b"\x00",
+                    b"\r\n",
+                    b"\r\n\r\n",
+                    b'"',
+                    b"[" * 3000,
+                    b'{"a":' * 3000,
+                    b"9" * 6000,
+                    b",",
+                    b"\xed\xa0\x80",
+                ]
             )
         elif act == 5:
             found[place : place + 4] = struct.pack("<I", rng.choice([0, 1, 2**16, 2**31 - 1, 2**32 - 1]))
@@ -167,7 +178,9 @@ def recordings() -> dict[str, bytes]:
 FILES = recordings()
 
 
-def envelope(rng: random.Random, path: str, content: bytes, kind: bytes = b"application/json", method: str = "POST") -> bytes:
+def envelope(
+    rng: random.Random, path: str, content: bytes, kind: bytes = b"application/json", method: str = "POST"
+) -> bytes:
     """Write a request, whole or in chunks."""
     head = f"{method} {path} HTTP/1.1\r\n".encode() + HOSTS + b"connection: close\r\ncontent-type: " + kind + b"\r\n"
     if rng.random() < 0.15:
@@ -180,7 +193,9 @@ def envelope(rng: random.Random, path: str, content: bytes, kind: bytes = b"appl
 
 def http_input(rng: random.Random) -> tuple[bytes, bool]:
     """Return the bytes of a request, and whether it is well-formed HTTP."""
-    recorded = [{"type": "input_audio", "input_audio": {"data": base64.b64encode(FILES["ogg"]).decode(), "format": "ogg"}}]
+    recorded = [
+        {"type": "input_audio", "input_audio": {"data": base64.b64encode(FILES["ogg"]).decode(), "format": "ogg"}}
+    ]
     path, valid = rng.choice(
         [
             ("/v1/chat/completions", {"model": "fake", "messages": [HELLO], "temperature": 1, "max_tokens": 20}),
@@ -195,7 +210,9 @@ def http_input(rng: random.Random) -> tuple[bytes, bool]:
         return envelope(rng, path, text_of(rng, valid)), True
     if act < 0.7:
         method = rng.choice(["GET", "PUT", "DELETE", "OPTIONS", "PATCH", "HEAD", "TRACE"])
-        path = rng.choice(["/", "/health", "/v1/models", "/v1/models/%00", "/v1/models/../x", "/web/..%2f", "/metrics", path, "/%ff"])
+        path = rng.choice(
+            ["/", "/health", "/v1/models", "/v1/models/%00", "/v1/models/../x", "/web/..%2f", "/metrics", path, "/%ff"]
+        )
         return envelope(rng, path, b"", method=method), True
     raw = envelope(rng, path, json.dumps(valid).encode())
     if act < 0.85:
@@ -267,7 +284,9 @@ def audio_input(rng: random.Random) -> tuple[bytes, bool]:
         body = {"model": "fake", "messages": [{"role": "user", "content": content}], "stream": rng.random() < 0.3}
         return envelope(rng, "/v1/chat/completions", json.dumps(body).encode()), True
     part = b'--XX\r\ncontent-disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
-    content_bytes = part % (b"model", b"", b"fake") + part % (b"file", b'; filename="a.%s"' % named.encode(), raw) + b"--XX--\r\n"
+    content_bytes = (
+        part % (b"model", b"", b"fake") + part % (b"file", b'; filename="a.%s"' % named.encode(), raw) + b"--XX--\r\n"
+    )
     return envelope(rng, "/v1/audio/transcriptions", content_bytes, b"multipart/form-data; boundary=XX"), True
 
 
@@ -283,7 +302,10 @@ def websocket_input(rng: random.Random) -> bytes:
     turn = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}
     silence = base64.b64encode(bytes(4800)).decode()
     events: list[Any] = [
-        {"type": "session.update", "session": {"type": "realtime", "output_modalities": ["text"], "instructions": "be kind"}},
+        {
+            "type": "session.update",
+            "session": {"type": "realtime", "output_modalities": ["text"], "instructions": "be kind"},
+        },
         {"type": "session.update", "session": {"type": "realtime", "audio": {"input": {"turn_detection": None}}}},
         {"type": "conversation.item.create", "item": {"id": "i", **turn}},
         {"type": "conversation.item.create", "item": turn, "previous_item_id": "i"},
@@ -309,10 +331,14 @@ def websocket_input(rng: random.Random) -> bytes:
             between = frame(b"x" * rng.choice([0, 125]), 9) if rng.random() < 0.5 else b""
             sent += frame(text[:cut], final=False) + between + frame(text[cut:], 0)
         elif act < 0.92:
-            sent += frame(text[: rng.choice([0, 5, 125, 200])], rng.choice([0, 2, 3, 7, 8, 9, 10, 11, 15]), rng.random() < 0.8)
+            sent += frame(
+                text[: rng.choice([0, 5, 125, 200])], rng.choice([0, 2, 3, 7, 8, 9, 10, 11, 15]), rng.random() < 0.8
+            )
         else:
             sent += mutate_bytes(rng, frame(text))
-    return sent + (frame(struct.pack("!H", rng.choice([1000, 1001, 1005, 0, 4000, 65_535])), 8) if rng.random() < 0.7 else b"")
+    return sent + (
+        frame(struct.pack("!H", rng.choice([1000, 1001, 1005, 0, 4000, 65_535])), 8) if rng.random() < 0.7 else b""
+    )
 
 
 CONFIG = {
@@ -320,7 +346,12 @@ CONFIG = {
     "alpha_pattern": {}, "rank_pattern": {}, "modules_to_save": None, "use_rslora": False, "fan_in_fan_out": False,
     "layers_to_transform": None, "trainable_token_indices": None, "base_model_name_or_path": "base", "task_type": "CAUSAL_LM",
 }  # fmt: skip
-CARD = {"kind": "adapter", "units": {"count": 5, "first_id": 300}, "base": {"fingerprint": "0" * 12}, "versions": {"peft": "0.1"}}
+CARD = {
+    "kind": "adapter",
+    "units": {"count": 5, "first_id": 300},
+    "base": {"fingerprint": "0" * 12},
+    "versions": {"peft": "0.1"},
+}
 
 
 def adapter_input(rng: random.Random, weights: bytes, folder: Path) -> None:
@@ -482,7 +513,9 @@ class Fuzzer:
                 for path in ("/health", "/health/live"):
                     began = time.monotonic()
                     try:
-                        result.probes[f"{path} {(await http.get(path, headers={'connection': 'close'})).status_code}"] += 1
+                        result.probes[
+                            f"{path} {(await http.get(path, headers={'connection': 'close'})).status_code}"
+                        ] += 1
                     except httpx.HTTPError as error:
                         result.probes[f"{path} {type(error).__name__}"] += 1
                     result.slowest_probe_s = max(result.slowest_probe_s, time.monotonic() - began)

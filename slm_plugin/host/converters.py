@@ -16,7 +16,7 @@ from slm_plugin.data import rows
 from slm_plugin.errors import ConfigError, DataError, Problem, VocabularyError
 from slm_plugin.host import runtime, workflows
 from slm_plugin.records import Sample
-from slm_plugin.vocabulary import DEFAULT_UNIT_COUNT, special_spellings
+from slm_plugin.vocabulary import DEFAULT_UNIT_COUNT, UnitVocabulary, special_spellings, strip_units
 
 PREFIX = workflows.PREFIX
 
@@ -36,6 +36,7 @@ class StageConverter:
         spellings: Special tokens of the tokenizer that texts must not become.
         marks_cuts: Whether the places at which a long sample can be cut are noted.
         code: Digest of the stage's code, so that a change of it is not answered from a cache.
+        has_units: Whether the tokenizer has unit tokens.
     """
 
     dataset_attr: Any
@@ -46,6 +47,7 @@ class StageConverter:
     spellings: tuple[str, ...] = ()
     marks_cuts: bool = False
     code: str = ""
+    has_units: bool = True
 
     def __call__(self, example: Mapping[str, Any], number: int | None = None) -> dict[str, Any]:
         """Return the aligned row; an empty one, which is dropped, if the stage makes no sample of it.
@@ -82,6 +84,15 @@ class StageConverter:
             sample = Sample(text, "") if text else None
         else:
             sample = stage.sample(row, self.unit_count)
+        if (
+            sample
+            and not self.has_units
+            and any(text != strip_units(text) for text in (sample.user, sample.assistant))
+        ):
+            raise DataError(
+                "holds units, but the tokenizer has none, so they would be trained as text."
+                " Set slm.units, or start from a units base."
+            )
         aligned = {
             "_prompt": [{"role": "user", "content": sample.user}] if sample else [],
             "_response": [{"role": "assistant", "content": sample.assistant}] if sample else [],
@@ -111,9 +122,13 @@ def make_converter(dataset_attr: Any, data_args: Any, stage: str) -> StageConver
         text = f"the data set {name!r} has formatting: {PREFIX}{stage}, whose stage has no method continuous_text."
         raise ConfigError([Problem("dataset", f"{text} Use it with stage: sft, or add the method.")])
     count = active.vocabulary.count if active and active.vocabulary else DEFAULT_UNIT_COUNT
+    tokenizer = runtime.loaded_tokenizer()
+    has_units = tokenizer is None or UnitVocabulary.find(tokenizer) is not None
     spellings = special_spellings(active.tokenizer) if active and active.tokenizer is not None else ()
     marks_cuts = active is not None and active.config.block.long_samples == "cut" and host_stage != "pt"
-    return StageConverter(dataset_attr, data_args, stage, count, host_stage, spellings, marks_cuts, _code(stage))
+    return StageConverter(
+        dataset_attr, data_args, stage, count, host_stage, spellings, marks_cuts, _code(stage), has_units
+    )
 
 
 def _code(stage: str) -> str:

@@ -127,6 +127,7 @@ _state: dict[str, Any] = {
     "sweep_position": None,
     "block_requested": False,
     "host_stage": "sft",
+    "tokenizer": None,
 }
 
 
@@ -188,6 +189,16 @@ def record_patched(module: ModuleType, before: Mapping[str, Any]) -> None:
     for name, value in list(vars(module).items()):
         if inspect.isfunction(value) and value is not before.get(name):
             setattr(module, name, recorded(value, f"{module.__name__}.{name}"))
+
+
+def note_tokenizer(tokenizer: Any) -> None:
+    """Keep the tokenizer that the host loaded last, with a block or without."""
+    _state["tokenizer"] = tokenizer
+
+
+def loaded_tokenizer() -> Any:
+    """Return the tokenizer that the host loaded last; None before the first."""
+    return _state["tokenizer"]
 
 
 def sweep_position() -> int | None:

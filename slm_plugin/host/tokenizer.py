@@ -18,6 +18,8 @@ def patch(loader: Any) -> None:
     def patch_tokenizer(tokenizer: Any, model_args: Any) -> None:
         n_known = len(tokenizer)
         stock(tokenizer, model_args)
+        # formats of ours are read without a block too, and must not meet a tokenizer without units
+        runtime.note_tokenizer(tokenizer)
         active = runtime.active()
         if active is None:
             return

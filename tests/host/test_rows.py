@@ -274,3 +274,19 @@ def test_other_options_than_those_of_a_saved_folder_are_refused(changes, message
     rows, folder = saved
     with pytest.raises(DataError, match=message):
         rows_of(rows, tokenized_path=folder, **changes)
+
+
+@pytest.mark.parametrize("block", [{"stage": "asr"}, None], ids=["a block without units", "no block"])
+def test_units_are_never_trained_as_text_by_a_tokenizer_without_them(block, llm, tmp_path, run_host):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    row = {"discrete_unit": [1, 2], "transcription": "hello"}
+    (folder / "rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    info = {"mine": {"file_name": "rows.jsonl", "formatting": "slm_asr"}}
+    (folder / "dataset_info.json").write_text(json.dumps(info), encoding="utf-8")
+    config = train_config(llm, folder, tmp_path / "out", "asr", dataset="mine", slm=block)
+    config = {key: value for key, value in config.items() if value is not None}
+    with pytest.raises(
+        DataError, match=r"data set 'mine', row 1: holds units, but the tokenizer has none.*slm\.units"
+    ):
+        run_host(config)
