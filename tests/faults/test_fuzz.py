@@ -34,6 +34,7 @@ def judge(results, most_growth_bytes: int) -> None:
         assert result.growth_bytes <= most_growth_bytes, result
 
 
+@pytest.mark.slow
 async def test_damaged_inputs_give_no_500_and_leave_nothing(fuzz):
     results = await fuzz.fuzz(80, seed=3)
     assert [result.kind for result in results] == list(fuzz.KINDS)
