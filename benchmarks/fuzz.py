@@ -8,8 +8,8 @@ valid one with random mutations: HTTP requests, WebSocket frames and realtime ev
 (WAV, FLAC, Ogg, MP3; as an upload and in a chat message), and folders of adapters, which the gateway takes in or
 refuses while it serves. At most 16 are in flight. Meanwhile another client polls readiness and liveness. After each
 kind the gateway counts its tasks and open files; its resident memory after the inputs is compared with that after a
-warm-up by the same kind. A status above 499 other than 503 and 504, a WebSocket close code 1011 and an `error` event of
-type `server_error` are failures, and so is a well-formed request without an answer.
+warm-up by the same kind. A status above 499 other than 503 and 504, a WebSocket close code 1011 and an `error` event
+of type `server_error` are failures, and so is a well-formed request without an answer.
 """
 
 from __future__ import annotations
