@@ -60,6 +60,18 @@ async def test_a_frame_that_is_none_ends_the_session_alone(live, name):
         await g.settled(before)
 
 
+async def test_frames_after_one_that_is_no_text_are_ignored(live):
+    failures = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    async with live("a") as g:
+        _, reader, writer = await open_session(g)
+        writer.write(frame(b"\xff\xfe") * 3)
+        # the close frame: opcode 8, code 1007
+        assert b"\x03\xef" in await all_of(reader)
+        writer.close()
+    assert not failures
+
+
 NO_EVENTS = [b"", b"{", b"[]", b"null", b'{"type": 5}', b'{"type": "no.such.event"}', b'{"a":' * 20]
 
 

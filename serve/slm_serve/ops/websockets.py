@@ -8,6 +8,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import State
 
 from slm_serve.ops.deadlines import ABORT
 from slm_serve.ops.limits import Limits
@@ -58,6 +59,14 @@ def websocket_protocol(limits: Limits) -> type[asyncio.Protocol]:
                 # the base class resumes reading for every message taken
                 self.transport.pause_reading()
             return message
+
+        def send_receive_event_to_app(self) -> None:
+            if self.conn.state in (State.CLOSING, State.CLOSED):
+                # an earlier frame of the same read has ended the connection, for example by invalid UTF-8; a second
+                # close would raise out of the transport's callback
+                self.frames = []
+                return
+            super().send_receive_event_to_app()
 
         async def send(self, message: Any) -> None:
             await self.writable.wait()
