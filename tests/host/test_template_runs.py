@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -170,3 +171,19 @@ def test_evaluation_and_serving_refuse_a_tokenizer_of_another_form(trained, tmp_
     tokenizer.save_pretrained(model)
     with pytest.raises(WeightsError, match="was trained with template 'qwen3', but the tokenizer in"):
         load_speaker(model, None)
+
+
+def test_a_date_in_the_own_chat_template_of_a_family_is_no_part_of_its_form(monkeypatch):
+    from transformers.utils import chat_template_utils
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2031, 5, 4)
+
+    tokenizer = BY_NAME["Llama 3"].tokenizer()
+    before = chat_form.fingerprint(tokenizer)
+    plain = tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False)
+    monkeypatch.setattr(chat_template_utils, "datetime", Later)
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False) != plain
+    assert chat_form.fingerprint(tokenizer) == before
