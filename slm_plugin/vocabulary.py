@@ -128,9 +128,7 @@ def _turn_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
         return set()
     user, assistant = ({"role": role, "content": "one"} for role in ("user", "assistant"))
     try:
-        text = str(
-            tokenizer.apply_chat_template([user, assistant, user], tokenize=False, add_generation_prompt=True)
-        )
+        text = str(tokenizer.apply_chat_template([user, assistant, user], tokenize=False, add_generation_prompt=True))
     except Exception:
         # whoever renders a prompt reports what is wrong with the template
         return set()

@@ -72,7 +72,13 @@ def sign(data_args: Any, tokenizer: Any, stage: str = "sft", generates: bool = F
     vocabulary = _vocabulary(tokenizer)
     units = {key: vocabulary[key] for key in ("tokens", "first_unit_id", "units")}
     data = {name: _state(entry, files) for name, entry, files in _sources(data_args)}
-    content = {**units, "form": _FORM, "vocabulary": vocabulary, "options": _options(data_args, stage, generates), "data": data}
+    content = {
+        **units,
+        "form": _FORM,
+        "vocabulary": vocabulary,
+        "options": _options(data_args, stage, generates),
+        "data": data,
+    }
     temporary = folder / f".{SIGNATURE_FILE}"
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     temporary.replace(folder / SIGNATURE_FILE)
