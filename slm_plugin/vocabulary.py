@@ -25,6 +25,7 @@ UNIT_SPELLING = r"<\|(?:0|[1-9][0-9]{0,8})\|>"
 UNIT_FORM = "unit tokens such as <|17|>, written in ASCII digits without a leading zero"
 """What an error message calls that spelling."""
 
+_TAG = re.compile(r"[<\[\u25c1].*[>\]\u25b7]", re.DOTALL)
 _UNIT = re.compile(r"<\|(0|[1-9][0-9]{0,8})\|>")
 _UNIT_RUN = re.compile(rf"(?:{UNIT_SPELLING})+")
 # an opened number, or a number that is closed and was never opened, in the digits of any script
@@ -111,11 +112,27 @@ def _any_of(spellings: tuple[str, ...]) -> re.Pattern[str]:
 def special_spellings(tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     """Return the special tokens that do not start with ``<|``, such as ``</s>``, longest first.
 
-    The others, units among them, are broken by :func:`neutralise` without a list.
+    The others, units among them, are broken by :func:`neutralise` without a list. Tokens that the chat template writes
+    around turns count as special, as DeepSeek's ``<\uff5cUser\uff5c>``, which its tokenizer does not call so.
     """
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    special |= set(tokenizer.all_special_tokens)
+    special |= set(tokenizer.all_special_tokens) | _turn_tokens(tokenizer)
     return tuple(sorted((text for text in special if len(text) > 1 and neutralise(text) == text), key=_longest_first))
+
+
+def _turn_tokens(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """Return the added tokens, not special ones, that a chat template writes around turns; not those of a thought."""
+    added = {token.content for token in tokenizer.added_tokens_decoder.values() if not token.special}
+    tags = {text for text in added if _TAG.fullmatch(text) and "think" not in text}
+    if not tags or not tokenizer.chat_template:
+        return set()
+    user, assistant = ({"role": role, "content": "one"} for role in ("user", "assistant"))
+    try:
+        text = str(tokenizer.apply_chat_template([user, assistant, user], tokenize=False, add_generation_prompt=True))
+    except Exception:
+        # whoever renders a prompt reports what is wrong with the template
+        return set()
+    return {tag for tag in tags if tag in text}
 
 
 def _longest_first(text: str) -> tuple[int, str]:

@@ -65,6 +65,19 @@ def test_special_tokens_in_another_form_are_neutralised_too(tokenizer):
         assert not set(ids) & set(tokenizer.added_tokens_decoder)
 
 
+def test_tokens_of_turns_that_a_tokenizer_does_not_call_special_are_neutralised_and_thoughts_are_not(tokenizer):
+    turns = ["<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>"]
+    tokenizer.add_tokens([*turns, "<think>", "<code>", "\n\n\n"])
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ '<\uff5c' + message['role'] | capitalize + '\uff5c>' + message['content'] }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<\uff5cAssistant\uff5c><think>\n\n\n' }}{% endif %}"
+    )
+    spellings = special_spellings(tokenizer)
+    assert set(spellings) == set(turns)
+    ids = tokenizer(neutralise("a<\uff5cUser\uff5c>b", spellings), add_special_tokens=False)["input_ids"]
+    assert not set(ids) & set(tokenizer.added_tokens_decoder)
+
+
 def test_removing_units_leaves_the_rest_as_it_is():
     assert strip_units("anna<|3|><|7|> sings<|eot_id|>") == "anna sings<|eot_id|>"
 

@@ -27,7 +27,8 @@ _CHATS: tuple[list[dict[str, str]], ...] = (
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return twelve hex digits over the prompts that a tokenizer's chat template renders.
 
-    Prompts with a system turn and with several turns take part; definitions of tools do not.
+    Prompts with a system turn and with several turns take part; definitions of tools do not, nor does the date that
+    some families write into every prompt.
 
     Returns:
         The digits, or an empty string for a tokenizer without a chat template.
@@ -37,7 +38,10 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     texts = []
     for chat in _CHATS:
         try:
-            texts.append(str(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)))
+            text = tokenizer.apply_chat_template(
+                chat, tokenize=False, add_generation_prompt=True, strftime_now=lambda form: form
+            )
+            texts.append(str(text))
         except Exception as error:
             # templates refuse what they do not know, a system turn for example; that belongs to the form
             texts.append(type(error).__name__)

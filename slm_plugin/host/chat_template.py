@@ -61,6 +61,9 @@ def _prepare(
     arguments = data_args if active.trains else _with_settings(data_args, known)
     if checked and (active.trains or not (known or active.adapters)):
         _require_fitting(tokenizer, arguments, active)
+    if not active.trains and arguments.template is None and known:
+        # the host makes a template from this one, and a date in that is the date of training
+        tokenizer.chat_template = _trained_chat_template(folders, known) or tokenizer.chat_template
     own = tokenizer.chat_template
     template = stock(tokenizer, arguments)
     if empty_thought(template) and template.enable_thinking and _is_spoken(active):
@@ -93,6 +96,13 @@ def _with_settings(data_args: Any, known: Mapping[str, Any]) -> Any:
         if key not in ("template", "default_system", "tool_format") or getattr(arguments, key) is None:
             setattr(arguments, key, value)
     return arguments
+
+
+def _trained_chat_template(folders: list[Path], known: Mapping[str, Any]) -> str | None:
+    """Return the chat template in the last folder with this record; None if that holds no tokenizer."""
+    folder = next(folder for folder in reversed(folders) if chat_form.recorded(folder) == known)
+    found: str | None = _tokenizer(folder).chat_template if (folder / "tokenizer_config.json").is_file() else None
+    return found
 
 
 def _is_spoken(active: runtime.Active) -> bool:
@@ -162,9 +172,10 @@ def _require_same(record: Any, known: Any, folder: Path, active: runtime.Active)
     if active.trains and known.get("name") == record["name"]:
         return
     where = active.where.removesuffix("slm")
+    advice = f"Set template: {known['name']}" if known.get("name") else "Leave template out"
     text = (
         f"{_named(record['name'])} builds other prompts than {_named(known.get('name'))}, which {folder} was trained"
-        f" with. Set template: {known.get('name')}{_said(known)}; slm.check_template: false goes on all the same."
+        f" with. {advice}{_said(known)}; slm.check_template: false goes on all the same."
     )
     raise ConfigError([Problem(f"{where}template", text)])
 

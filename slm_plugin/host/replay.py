@@ -42,10 +42,11 @@ def with_replay(get_dataset: Callable[..., Any]) -> Callable[..., Any]:
         processor: Any = None,
     ) -> Any:
         def load(arguments: Any, name: str) -> Any:
-            is_ready = token_cache.is_ready(arguments, tokenizer, name)
+            form = (stage, bool(training_args.predict_with_generate))
+            is_ready = token_cache.is_ready(arguments, tokenizer, name, *form)
             module = get_dataset(template, model_args, arguments, training_args, stage, tokenizer, processor)
             if arguments.tokenized_path and not is_ready and training_args.should_save:
-                token_cache.sign(arguments, tokenizer)
+                token_cache.sign(arguments, tokenizer, *form)
             return module
 
         def load_pool(arguments: Any, wish: PoolDraw, plan: RowPlan | None) -> Any:

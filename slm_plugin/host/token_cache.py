@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_plugin.errors import DataError
+from slm_plugin.generation import chat_form
 from slm_plugin.host import runtime
 
 SIGNATURE_FILE = "slm_vocabulary.json"
@@ -21,8 +22,15 @@ _ADVICE = "Remove the folder or set another tokenized_path."
 _BLOCK = 1 << 20
 
 
-def is_ready(data_args: Any, tokenizer: Any, name: str) -> bool:
+def is_ready(data_args: Any, tokenizer: Any, name: str, stage: str = "sft", generates: bool = False) -> bool:
     """Tell whether ``tokenized_path`` holds rows that this run may use; False if there are none yet.
+
+    Args:
+        data_args: The host's data arguments.
+        tokenizer: The tokenizer of this run.
+        name: What a message calls the rows.
+        stage: The host's training stage.
+        generates: Whether the host generates answers to evaluation rows, whose answers are then no part of them.
 
     Raises:
         DataError: The folder is not signed, or was signed for another vocabulary, another tokenizer, other data
@@ -43,7 +51,7 @@ def is_ready(data_args: Any, tokenizer: Any, name: str) -> bool:
             f"{folder} holds {name} tokenised for another vocabulary ({_units(saved['vocabulary'])}), this run has"
             f" {_units(wanted)}. {_ADVICE}"
         )
-    difference = _option_difference(saved["options"], _options(data_args)) or _data_difference(
+    difference = _option_difference(saved["options"], _options(data_args, stage, generates)) or _data_difference(
         saved["data"], data_args
     )
     if difference is not None:
@@ -51,13 +59,26 @@ def is_ready(data_args: Any, tokenizer: Any, name: str) -> bool:
     return True
 
 
-def sign(data_args: Any, tokenizer: Any) -> None:
-    """Leave a note in a folder that this run has just written, which says what its rows were made from."""
+def sign(data_args: Any, tokenizer: Any, stage: str = "sft", generates: bool = False) -> None:
+    """Leave a note in a folder that this run has just written, which says what its rows were made from.
+
+    Args:
+        data_args: The host's data arguments.
+        tokenizer: The tokenizer of this run.
+        stage: The host's training stage.
+        generates: Whether the host generates answers to evaluation rows.
+    """
     folder = Path(data_args.tokenized_path)
     vocabulary = _vocabulary(tokenizer)
     units = {key: vocabulary[key] for key in ("tokens", "first_unit_id", "units")}
     data = {name: _state(entry, files) for name, entry, files in _sources(data_args)}
-    content = {**units, "form": _FORM, "vocabulary": vocabulary, "options": _options(data_args), "data": data}
+    content = {
+        **units,
+        "form": _FORM,
+        "vocabulary": vocabulary,
+        "options": _options(data_args, stage, generates),
+        "data": data,
+    }
     temporary = folder / f".{SIGNATURE_FILE}"
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     temporary.replace(folder / SIGNATURE_FILE)
@@ -89,22 +110,29 @@ def _units(vocabulary: dict[str, Any]) -> str:
     return f"{vocabulary['tokens']} tokens, {count} units from id {first}, digest {digest}"
 
 
-def _options(data_args: Any) -> dict[str, Any]:
+def _options(data_args: Any, stage: str, generates: bool) -> dict[str, Any]:
     """Return the options that decide which ids a row becomes, and which rows there are."""
     active = runtime.active()
+    evaluates = bool(data_args.eval_dataset or data_args.val_size)
     return {
+        "stage": stage,
+        "predict_with_generate": generates and evaluates,
         "template": data_args.template,
         "cutoff_len": data_args.cutoff_len,
         "train_on_prompt": data_args.train_on_prompt,
         "mask_history": data_args.mask_history,
+        "preserve_thinking": data_args.preserve_thinking,
         "packing": bool(data_args.packing),
         "neat_packing": data_args.neat_packing,
         "max_samples": data_args.max_samples,
         "val_size": data_args.val_size,
+        "mix_strategy": data_args.mix_strategy,
+        "interleave_probs": data_args.interleave_probs,
         "default_system": data_args.default_system,
         "enable_thinking": data_args.enable_thinking,
         "tool_format": data_args.tool_format,
         "slm.long_samples": active.config.block.long_samples if active else None,
+        "prompts": active.facts.get(chat_form.KEY, {}).get("fingerprint") if active else None,
     }
 
 

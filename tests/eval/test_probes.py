@@ -219,12 +219,13 @@ def test_a_spoken_answer_is_scored_against_the_short_one_if_the_row_has_it(regis
     short = {**SQA, "answer": "Amsterdam"}
     several = {**SQA, "answer": "A'dam", "answers": ["A'dam", "Amsterdam"]}
     blank = {**SQA, "answer": " ", "answers": None}
-    file = write(tmp_path / "sqa.jsonl", [short, several, blank])
+    beside_empty = {**SQA, "answer": "Amsterdam", "answers": []}
+    file = write(tmp_path / "sqa.jsonl", [short, several, blank, beside_empty])
     book = Book(lambda _: "What is the capital?\n\nIt is Amsterdam.\n\nx<|1|>")
     # the third row has the whole sentence alone, which this answer is not
     found = score(registry, "spoken_qa", book, data=file)
-    assert [hit for hit, _ in found.items] == [1.0, 1.0, 0.0]
-    assert [example["expected"] for example in found.examples] == ["Amsterdam", "A'dam", SQA["answer_text"]]
+    assert [hit for hit, _ in found.items] == [1.0, 1.0, 0.0, 1.0]
+    assert [example["expected"] for example in found.examples][:3] == ["Amsterdam", "A'dam", SQA["answer_text"]]
     assert score(registry, "spoken_qa", book, data=file, match="exact").value == 0.0
     whole = Book(lambda _: f"x\n\n{SQA['answer_text']}\n\nx<|1|>")
     assert score(registry, "spoken_qa", whole, data=file).value == 1.0

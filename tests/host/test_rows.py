@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from transformers import AutoTokenizer
 
 from host.world import UNITS, train_config
 from slm_plugin.errors import DataError, VocabularyError
@@ -268,6 +270,8 @@ def test_other_data_behind_a_saved_folder_are_refused(saved, rows_of):
         ({"cutoff_len": 128}, "cutoff_len changed from 256 to 128"),
         ({"long_samples": "cut"}, "slm.long_samples changed from drop to cut"),
         ({"template": "llama3", "dataset": "mine,held_out"}, "data sets changed from mine to mine, held_out"),
+        ({"preserve_thinking": True}, "preserve_thinking changed from False to True"),
+        ({"mix_strategy": "interleave_under"}, "mix_strategy changed from concat to interleave_under"),
     ],
 )
 def test_other_options_than_those_of_a_saved_folder_are_refused(changes, message, saved, rows_of):
@@ -290,3 +294,21 @@ def test_units_are_never_trained_as_text_by_a_tokenizer_without_them(block, llm,
         DataError, match=r"data set 'mine', row 1: holds units, but the tokenizer has none.*slm\.units"
     ):
         run_host(config)
+
+
+def test_evaluation_rows_saved_for_generation_are_not_used_for_a_loss(rows_of, tmp_path):
+    rows, folder = [spoken(3), spoken(4)], str(tmp_path / "tokens")
+    rows_of(rows, tokenized_path=folder, eval_dataset="held_out", predict_with_generate=True)
+    with pytest.raises(DataError, match="predict_with_generate changed from True to False"):
+        rows_of(rows, tokenized_path=folder, eval_dataset="held_out")
+
+
+def test_rows_saved_with_the_own_chat_template_of_another_model_are_refused(rows_of, llm, tmp_path):
+    rows, other, folder = [spoken(3), spoken(4)], tmp_path / "other", str(tmp_path / "tokens")
+    rows_of(rows, tokenized_path=folder, template=None, model_name_or_path=str(llm))
+    shutil.copytree(llm, other)
+    tokenizer = AutoTokenizer.from_pretrained(other)
+    tokenizer.chat_template = tokenizer.chat_template.replace("{{ bos_token }}", "{{ bos_token + 'hello ' }}")
+    tokenizer.save_pretrained(other)
+    with pytest.raises(DataError, match="tokenised before prompts changed from "):
+        rows_of(rows, tokenized_path=folder, template=None, model_name_or_path=str(other))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import shutil
+from datetime import datetime
 from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
 
 from chat_families import BY_NAME
-from host.world import UNITS, export_config, train_config
+from host.world import UNITS, export_config, train_config, write_data
 from slm_plugin import card
 from slm_plugin.errors import ConfigError, WeightsError
 from slm_plugin.generation import chat_form
@@ -170,3 +171,58 @@ def test_evaluation_and_serving_refuse_a_tokenizer_of_another_form(trained, tmp_
     tokenizer.save_pretrained(model)
     with pytest.raises(WeightsError, match="was trained with template 'qwen3', but the tokenizer in"):
         load_speaker(model, None)
+
+
+@pytest.fixture
+def another_day(monkeypatch):
+    """Return what lets chat templates render another date from then on."""
+    from transformers.utils import chat_template_utils
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2031, 5, 4)
+
+    return lambda: monkeypatch.setattr(chat_template_utils, "datetime", Later)
+
+
+def test_a_date_in_the_own_chat_template_of_a_family_is_no_part_of_its_form(another_day):
+    tokenizer = BY_NAME["Llama 3"].tokenizer()
+    before = chat_form.fingerprint(tokenizer)
+    plain = tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False)
+    another_day()
+    assert tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False) != plain
+    assert chat_form.fingerprint(tokenizer) == before
+
+
+def test_an_export_on_another_day_has_the_prompts_of_a_training_with_the_own_dated_chat_template(
+    data, run_host, another_day, tmp_path
+):
+    model = BY_NAME["Llama 3"].model(tmp_path / "llama")
+    run_host(train_config(model, data, tmp_path / "asr", template=None, max_steps=1))
+    another_day()
+    run_host(export_config(model, tmp_path / "model", adapter=tmp_path / "asr", template=None, slm={}))
+    assert card.read(tmp_path / "model")["template"] == card.read(tmp_path / "asr")["template"]
+    chat = [{"role": "user", "content": "hello"}]
+    texts = [
+        AutoTokenizer.from_pretrained(tmp_path / name).apply_chat_template(chat, tokenize=False)
+        for name in ("asr", "model")
+    ]
+    assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("thinking", ["null", False, True])
+def test_an_overfitted_model_transcribes_its_rows_with_and_without_an_export(qwen, run_host, tmp_path, thinking):
+    from slm_plugin.eval.generator import load_generator
+    from slm_plugin.eval.probes.speech_recognition import SpeechRecognition
+
+    rows = write_data(tmp_path / "data", n_libri=8)
+    config = train_config(qwen, rows, tmp_path / "asr", template="qwen3", max_steps=120, logging_steps=120)
+    config |= {"lora_rank": 16, "lora_target": "all", "learning_rate": 1e-2, "per_device_train_batch_size": 8}
+    config |= {"lr_scheduler_type": "constant", "enable_thinking": None if thinking == "null" else thinking}
+    run_host(config)
+    changes = {"adapter": tmp_path / "asr", "template": "qwen3", "enable_thinking": config["enable_thinking"]}
+    run_host(export_config(qwen, tmp_path / "model", slm={}, **changes))
+    probe = SpeechRecognition(SpeechRecognition.Options(data=str(rows / "libri.jsonl")))
+    for model, adapter in ((tmp_path / "model", None), (qwen, tmp_path / "asr")):
+        assert probe.score("wer", load_generator(model, adapter)).value == 0.0

@@ -44,12 +44,10 @@ class SpokenQa:
         rows = self.options.rows()
         questions = [units(row, SqaStage.columns[0], generator.vocabulary.count) for row in rows]
         asked = [text(row, SqaStage.columns[1]) for row in rows]
-        short = [has_text(row, SHORT_ANSWER) for row in rows]
-        expected = [
-            right_answers(row, SHORT_ANSWER if is_short else SqaStage.columns[2])
-            for row, is_short in zip(rows, short, strict=True)
-        ]
-        match = [self.options.match or ("contains" if is_short else "exact") for is_short in short]
+        # a column may be there and empty beside one that is not
+        named = [next((name for name in SHORT_ANSWER.split("|") if has_text(row, name)), None) for row in rows]
+        expected = [right_answers(row, name or SqaStage.columns[2]) for row, name in zip(rows, named, strict=True)]
+        match = [self.options.match or ("contains" if name else "exact") for name in named]
         real = self._real(rows, generator.vocabulary.count) if self.options.speech else []
         return score_spoken(skill, self.options, generator, questions, asked, expected, match, real)
 
