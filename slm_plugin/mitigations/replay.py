@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from slm_plugin.hookspecs import hookimpl
 from slm_plugin.records import PoolDraw, RatioSchedule
@@ -34,6 +34,15 @@ class ScheduleOptions(Strict):
 
     at: float = Field(default=0.5, ge=0, le=1)
     """Progress at which ``step`` switches, as a share of the training; 0 is ``end`` throughout."""
+
+    @model_validator(mode="after")
+    def _uses_every_key(self) -> ScheduleOptions:
+        given = self.model_fields_set
+        if self.shape == "constant" and "end" in given and self.end != self.start:
+            raise ValueError("end needs shape: linear, cosine or step; constant keeps the factor at start.")
+        if "at" in given and self.shape != "step":
+            raise ValueError("at needs shape: step.")
+        return self
 
     @property
     def is_constant(self) -> bool:

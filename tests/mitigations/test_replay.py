@@ -24,3 +24,12 @@ def test_a_negative_ratio_is_named_with_its_source(registry):
 
 def test_replay_needs_a_source(registry):
     assert problem({}, registry).startswith("asr.yaml: slm.mitigations[0].replay.sources: ")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [({"start": 1.0, "end": 0.2}, "end needs shape"), ({"shape": "linear", "end": 0.0, "at": 0.3}, "at needs shape")],
+)
+def test_a_key_that_the_shape_of_a_schedule_does_not_use_is_refused(schedule, words, registry):
+    with pytest.raises(ConfigError, match=words):
+        parse_block({"mitigations": [{"replay": {"sources": {"llm": 0.1}, "schedule": schedule}}]}, registry, "slm")
