@@ -295,6 +295,12 @@ def audio_input(rng: random.Random) -> tuple[bytes, bool]:
     return envelope(rng, "/v1/audio/transcriptions", content_bytes, b"multipart/form-data; boundary=XX"), True
 
 
+VOICE_ACTIVITY = {
+    "type": "session.update",
+    "session": {"type": "realtime", "audio": {"input": {"turn_detection": {"type": "server_vad"}}}},
+}
+
+
 def frame(payload: bytes, opcode: int = 1, final: bool = True) -> bytes:
     """Write a client's frame, masked by zeros."""
     n = len(payload)
@@ -312,6 +318,7 @@ def websocket_input(rng: random.Random) -> bytes:
             "session": {"type": "realtime", "output_modalities": ["text"], "instructions": "be kind"},
         },
         {"type": "session.update", "session": {"type": "realtime", "audio": {"input": {"turn_detection": None}}}},
+        VOICE_ACTIVITY,
         {"type": "conversation.item.create", "item": {"id": "i", **turn}},
         {"type": "conversation.item.create", "item": turn, "previous_item_id": "i"},
         {"type": "conversation.item.retrieve", "item_id": "i"},
@@ -500,6 +507,18 @@ class Fuzzer:
                 break
         return found[-1] if most else min(found, key=lambda one: (one["tasks"], one["files"]))
 
+    async def start_workers(self) -> None:
+        """Send inputs to every worker: their tasks and files begin with their first work, and stay."""
+        for kind in ("http", "audio"):
+            await self._send(kind, 100, Result(kind), random.Random(self.seed))
+        events = [
+            VOICE_ACTIVITY,
+            {"type": "input_audio_buffer.append", "audio": base64.b64encode(bytes(48_000)).decode()},
+        ]
+        frames = b"".join(frame(json.dumps(event).encode()) for event in events)
+        client = Client(self.address, Result("websocket"))
+        await asyncio.gather(*(client.websocket(frames, False) for _ in range(IN_FLIGHT)))
+
     async def run(self, kind: str, number: int) -> Result:
         """Send inputs of a kind."""
         warm = Result(kind)
@@ -622,7 +641,7 @@ def serve(work: Path) -> None:
     backend = FakeBackend([[[token] for token in tokens]])
     # the fake's own notes would grow
     backend.calls = cast(Any, deque(maxlen=1))
-    limits = Limits(header_s=1, body_s=1, session_idle_s=0.5, session_s=5, stall_s=5)
+    limits = Limits(header_s=2, body_s=2, session_idle_s=0.5, session_s=5, stall_s=5)
     service = Service(tokenizer, vocabulary, FakeCodec(50), backend, "fake-codec", limits=limits)
     app = create_app(service, (), Settings(limits))
     (work / "experts").mkdir()
@@ -673,9 +692,7 @@ async def fuzz(number: int, seed: int, kinds: tuple[str, ...] = KINDS) -> list[R
                     raise SystemExit((work / "log").read_text())
             port = int(line.rsplit(":", 1)[1])
             fuzzer = Fuzzer(("127.0.0.1", port), work / "experts", (work / "weights").read_bytes(), seed)
-            # the tasks of the workers begin with their first work, and stay
-            for kind in ("http", "audio"):
-                await fuzzer._send(kind, 100, Result(kind), random.Random(seed))
+            await fuzzer.start_workers()
             results = []
             for kind in kinds:
                 results.append(await fuzzer.run(kind, number))
