@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from slm_plugin.errors import AudioError
-from slm_plugin.speech import containers
+from slm_plugin.speech import containers, ogg
 from slm_plugin.speech.policy import AudioPolicy, condition
 from slm_plugin.speech.resampling import resample
 
@@ -57,6 +57,7 @@ def decode(
         raise AudioError(f"{name} has no bytes; send {FORMATS}.")
     if max_bytes is not None and n_bytes > max_bytes:
         raise AudioError(f"{name} has {n_bytes} bytes, more than the limit of {max_bytes}.")
+    ogg.require_whole_headers(_start(source), name)
     try:
         with soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as file:
             # the header may lie about the length, so no more than the limit is ever read
@@ -78,6 +79,15 @@ def decode(
     if len(wave_NC) > limit:
         raise AudioError(f"{name} is longer than the limit of {max_seconds:g} seconds.")
     return wave_NC, rate_hz
+
+
+def _start(source: bytes | str | Path) -> bytes:
+    """Return the beginning of a file: all of the headers if it is Ogg."""
+    if isinstance(source, bytes):
+        return source[: ogg.MOST_HEADER_BYTES] if source.startswith(ogg.MAGIC) else b""
+    with Path(source).open("rb") as file:
+        magic = file.read(len(ogg.MAGIC))
+        return magic + file.read(ogg.MOST_HEADER_BYTES) if magic == ogg.MAGIC else b""
 
 
 def is_unknown_format(error: Exception) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from dataclasses import dataclass
 
@@ -66,31 +65,3 @@ class Limits:
 
 DEFAULT = Limits()
 """Bounds where nothing else is asked for."""
-
-
-def check_decoded_size(raw: bytes, limits: Limits) -> None:
-    """Refuse a file whose header announces more samples than may be held; what is no recording passes.
-
-    Bytes of a decoded recording are ``4 * channels * samples``, with the samples of at most ``clip_s`` seconds,
-    for more are never read.
-
-    Args:
-        raw: The file.
-        limits: Its ``decoded_bytes`` and ``clip_s`` count.
-
-    Raises:
-        AudioError: It would be too large.
-    """
-    # here, because the command line reads this file for the defaults of its options
-    import soundfile
-
-    from slm_plugin.speech.containers import check_decoded_bytes
-
-    try:
-        with soundfile.SoundFile(io.BytesIO(raw)) as file:
-            n_samples = min(file.frames, int(limits.clip_s * file.samplerate) + 1)
-            n_bytes = 4 * file.channels * n_samples
-    except (soundfile.LibsndfileError, TypeError, ValueError, RuntimeError):
-        # said in better words by whoever reads it
-        return
-    check_decoded_bytes(n_bytes, limits.decoded_bytes)

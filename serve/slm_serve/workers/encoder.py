@@ -14,7 +14,7 @@ from slm_plugin.errors import AudioError
 from slm_plugin.speech.audio import decode, prepare
 from slm_plugin.speech.protocol import Codec, encode_batch
 from slm_serve.errors import RequestError
-from slm_serve.ops.limits import DEFAULT, Limits, check_decoded_size
+from slm_serve.ops.limits import DEFAULT, Limits
 from slm_serve.workers.batcher import Batcher
 
 PCM16_RATE_HZ = 24_000
@@ -81,7 +81,6 @@ class EncoderWorker:
             if form == "pcm16":
                 wave, rate_hz = _samples(raw)
             else:
-                check_decoded_size(raw, self._limits)
                 limits = self._limits
                 wave, rate_hz = decode(raw, max_seconds=limits.clip_s, max_decoded_bytes=limits.decoded_bytes)
             mono_N = prepare(wave, rate_hz, self._codec.sample_rate_hz, max_seconds=self._limits.clip_s)
