@@ -19,11 +19,12 @@ PAGE = Template("""# $title
 $introduction
 
 ```bash
-slm run examples/$name/pipeline.yaml     # again after a stop: goes on where it was
+slm run examples/$name/pipeline.yaml     # the same command resumes it
 ```
 
-$extracts the units base, trains the three stages, exports the model, merges and discounts, and
-measures after each. `slm run --dry-run` says what would run. One by one, with the stock command:
+$extracts the units base, trains the three stages, exports the model, makes the merges and discounts, and
+evaluates each of them. `slm run --dry-run` prints the steps that would run. To run the files one by one with
+LLaMA-Factory's own command:
 
 ```bash
 ${alone}llamafactory-cli export examples/$name/units_base.yaml
@@ -35,22 +36,22 @@ llamafactory-cli export examples/$name/export.yaml
 |---|---|
 | `units_base.yaml` | the text LLM with $units unit tokens; the same seed gives the same bytes |
 | `asr.yaml`, `tts.yaml`, `sqa.yaml` | the stages, each replaying 5 % of every earlier task |
-| `*_no_replay.yaml` | the same with nothing against forgetting |
+| `*_no_replay.yaml` | the same without any mitigation |
 | `*_l2.yaml` | the same with the L2 anchor, lambda 1e-3, instead of replay |
-| `export.yaml` | the model that is served, in `runs/$name/model` |
+| `export.yaml` | the model for the server, in `runs/$name/model` |
 | `merge_linear.yaml`, `merge_ties.yaml`, `merge_dare.yaml` | the paper's merges of the three stages |
-| `discount.yaml` | the last adapter counted by .9, .7 and .5 |
+| `discount.yaml` | the last adapter scaled by 0.9, 0.7 and 0.5 |
 | `pipeline.yaml` | all of the above but the variants of the stages |
-| `pipeline_variants.yaml` | those: no replay, and L2 |
-| `experts.yaml` | the stages trained side by side and averaged, for `slm experts` |
+| `pipeline_variants.yaml` | these variants: no replay, and L2 |
+| `experts.yaml` | the stages trained in parallel and averaged, for `slm experts` |
 $deepspeed
 The hyperparameters are those of arXiv 2505.17496$tuned. Data sets are those of
-[dataset_info](../../dataset_info/README.md) and come from the hub when a run first needs them (`magpie_text` alone
-is 9.9 GB). The model's weights come under its own licence.
+[dataset_info](../../dataset_info/README.md) and are downloaded from the hub when a run first needs them (`magpie_text`
+alone is 9.9 GB). The model's own licence applies to its weights.
 
 ## Evaluation sets
 
-They are yours to bring, in `data/eval/`, as JSON lines with the columns of the data sets:
+Provide your own evaluation sets in `data/eval/`, as JSON lines with the columns of the data sets:
 
 | file | columns | skills |
 |---|---|---|
@@ -58,8 +59,8 @@ They are yours to bring, in `data/eval/`, as JSON lines with the columns of the 
 | `speech.jsonl` | `discrete_unit`, `transcription`, `interleaf`, `instruction` | `asr_wer`, `tts_*` |
 | `sqa.jsonl` | `input_unit`, `input_pseudo`, `answer` (a word or a name that a right answer contains) | `sqa` |
 
-Units must come from the codec that made the training data. Take speech that is not in the training sets, such as
-LibriSpeech's test-clean: rows of the training sets show what was learned by heart.
+Units must come from the codec of the training data. Use speech that is not in the training sets, such as
+LibriSpeech's test-clean. Scores on rows of the training sets measure memorisation.
 
 ## Hardware, memory and time
 
@@ -77,27 +78,28 @@ $memory| L2 anchor, in addition | 4 M bytes (`store: cpu` keeps them off the GPU
 | disk for a units base, a model or a merge | 2 N bytes | $folder GB |
 | disk for a checkpoint of a stage (two are kept) | 12 M bytes | $checkpoint GB |
 
-34 bytes a value is one recomputed layer's share (arXiv 2205.05198, section 4.1, without attention scores), 4 what is
-kept of each layer: trained embeddings are fp32, and so is what flows from layer to layer.
+One recomputed layer needs 34 bytes per value (arXiv 2205.05198, section 4.1, without attention scores), and each layer
+keeps 4: trained embeddings are fp32, and so are the activations between layers.
 Fragmentation and the CUDA context add a few GB.
 
 $time
 
 ## How to read the result
 
-`runs/$name/results/summary.txt` and `matrix.json` hold the stage x skill matrix. A row is what the model can
-do after a stage; `base` is the text LLM. Read a column downwards: `text_qa` that falls from `base` to `sqa` was
-forgotten, and so was `asr_wer` that rises after `asr`. A skill that its own stage did not teach cannot be forgotten:
-look at that number first. Merges and discounts are variants that share all rows but the last. Differences within
-two standard errors, or between single seeds, mean little: run a second seed (`seed: 7`) before believing them.
+`runs/$name/results/summary.txt` and `matrix.json` contain the stage x skill matrix. Each row has the scores
+of the model after one stage; `base` is the text LLM. Read a column from top to bottom: a fall of `text_qa` from `base`
+to `sqa` is forgetting, and so is a rise of `asr_wer` after `asr`. First check that each stage learned its own skill,
+because a skill that was never learned cannot be forgotten. Merges and discounts are variants that share all rows but
+the last. Differences within two standard errors, or between single seeds, mean little: run a second seed (`seed: 7`)
+to confirm them.
 
 $expectation
 
-The whole as one page, with curves, drift of the weights and the commands: `slm report runs/$name/results`.
+`slm report runs/$name/results` writes all results on one page, with curves, drift of the weights and the commands.
 
-Serve it with `slm serve --model runs/$name/model --codec xlsr-10k`, after
-[`slm codec convert`](../../docs/codecs.md#from-published-files) has made that codec from its published weights, which
-are CC-BY-NC 4.0: no commercial use.
+First make the codec from its published weights with
+[`slm codec convert`](../../docs/codecs.md#from-published-files). The weights are CC-BY-NC 4.0 and not for commercial
+use. Then serve the model with `slm serve --model runs/$name/model --codec xlsr-10k`.
 """)
 
 
@@ -115,7 +117,7 @@ def readme(name: str, model: Model) -> str:
         torchrun=f"FORCE_TORCHRUN=1 NPROC_PER_NODE={model.gpus} " if model.gpus > 1 else "",
         units=f"{UNITS:,}",
         deepspeed=deepspeed_row(model),
-        tuned="" if model.extract else ", which are for an 11B model; nobody has tuned them for this one",
+        tuned="" if model.extract else ", which are for an 11B model. They are not tuned for this one",
         gpus=model.gpus,
         gpu=model.gpu,
         gpu_gb=model.gpu_gb,
@@ -142,18 +144,18 @@ def introduction(model: Model) -> str:
     batch = model.gpus * model.batch * model.accumulation
     if not model.extract:
         where = f"{model.gpus} GPUs" if model.gpus > 1 else "one GPU"
-        than = "" if batch == 6 else ", the paper's is 6"
+        than = "" if batch == 6 else " (6 in the paper)"
         return (
-            f"`{model.hub}` learns to hear, to speak and to answer spoken questions aloud, by the\n"
-            f"recipe of arXiv 2505.17496, on {where}. A batch is {batch} rows{than}."
+            f"`{model.hub}` is trained for speech recognition, speech synthesis and spoken question answering,\n"
+            f"by the recipe of arXiv 2505.17496, on {where}. A batch has {batch} rows{than}."
         )
     return """The paper's own recipe (arXiv 2505.17496): LoRA r 64, alpha 16, dropout 0.1 on q, k and v; embeddings and
 head in full; lr 5e-5 with cosine decay and 10 % warm-up; batch 1 x 6; 1,200 tokens; 5, 5 and 1 epochs; seed 1126.
 
-What differs: the paper trains the whole vision-language model; here its text decoder trains alone, as a plain Llama,
-because vLLM dropped Mllama after 0.10.2. No image is ever shown, and without one both calculate the same. The paper
-also trains some q, k and v of the base in full; here they have LoRA alone. Its LoRA may also sit on layers that
-attend to images, which text never reaches."""
+Differences: the paper trains the whole vision-language model. This recipe trains only its text decoder, as a plain
+Llama, because vLLM dropped Mllama after 0.10.2. Without images both compute the same. The paper also trains some q, k
+and v of the base in full, but this recipe trains only their LoRA. The paper's LoRA may also include cross-attention
+layers, which text does not use."""
 
 
 def deepspeed_row(model: Model) -> str:
@@ -215,7 +217,7 @@ or gradient of the weights (head); gradient of the activations. At {UTILISATION:
 def expectation(model: Model) -> str:
     """Return what numbers there are to compare with."""
     if not model.extract:
-        return "No result of this recipe has been measured here."
-    return """The paper's numbers for LLaMA-Questions, asked and answered aloud: 28.7 % right with replay, 16.7 % with
-replay and the linear merge; replay is its strongest single method. No result of this recipe has been measured here,
-and `sqa` asks for equality in writing, so it is another number than the paper's."""
+        return "We have not run this recipe yet."
+    return """The paper's numbers for LLaMA-Questions, speech to speech: 28.7 % right with replay, 16.7 % with replay
+and the linear merge. Replay is its strongest single method. We have not run this recipe yet. Its `sqa` score compares
+written answers, so it is not comparable with the paper's numbers."""

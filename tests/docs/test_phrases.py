@@ -21,14 +21,14 @@ PHRASES = [
     r"(?<![\w.\])/])\.\d",  # a number without a leading zero
 ]
 
-HOW_TO = ["existing-set-up", "own-data", "real-model", "serving", "operate", "pipelines", "choose-settings"]
+LEFT_OUT = {"log.md", "review.md", "replica.md"}
 PAGES = [
     ROOT / "README.md",
-    ROOT / "docs/index.md",
-    ROOT / "docs/tutorial.md",
-    *(ROOT / f"docs/how-to/{name}.md" for name in HOW_TO),
-    *sorted((ROOT / "docs/methods").glob("*.md")),
-    *sorted((ROOT / "docs/concepts").glob("*.md")),
+    ROOT / "CONTRIBUTING.md",
+    *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.name not in LEFT_OUT),
+    *(page for folder in ("how-to", "methods", "concepts") for page in sorted((ROOT / "docs" / folder).glob("*.md"))),
+    *sorted((ROOT / "examples").glob("*/README.md")),
+    *sorted((ROOT / "dataset_info").glob("*.md")),
 ]
 
 
