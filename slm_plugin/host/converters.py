@@ -123,7 +123,9 @@ def make_converter(dataset_attr: Any, data_args: Any, stage: str) -> StageConver
         raise ConfigError([Problem("dataset", f"{text} Use it with stage: sft, or add the method.")])
     count = active.vocabulary.count if active and active.vocabulary else DEFAULT_UNIT_COUNT
     tokenizer = runtime.loaded_tokenizer()
-    has_units = tokenizer is None or UnitVocabulary.find(tokenizer) is not None
+    # a block that was requested and is not in force was bypassed, which hook_check reports
+    bypassed = active is None and runtime.block_requested()
+    has_units = bypassed or tokenizer is None or UnitVocabulary.find(tokenizer) is not None
     spellings = special_spellings(active.tokenizer) if active and active.tokenizer is not None else ()
     marks_cuts = active is not None and active.config.block.long_samples == "cut" and host_stage != "pt"
     return StageConverter(

@@ -39,6 +39,7 @@ SURFACE: dict[str, dict[str, Parameters]] = {
             "DataArguments.interleave_probs",
             "DataArguments.mask_history",
             "DataArguments.max_samples",
+            "DataArguments.mix_strategy",
             "DataArguments.neat_packing",
             "DataArguments.overwrite_cache",
             "DataArguments.packing",

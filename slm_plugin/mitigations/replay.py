@@ -38,8 +38,8 @@ class ScheduleOptions(Strict):
     @model_validator(mode="after")
     def _uses_every_key(self) -> ScheduleOptions:
         given = self.model_fields_set
-        if self.shape == "constant" and "end" in given and self.end != self.start:
-            raise ValueError("end needs shape: linear, cosine or step; constant keeps the factor at start.")
+        if "shape" not in given and "end" in given and self.end != self.start:
+            raise ValueError("end needs shape: linear, cosine or step.")
         if "at" in given and self.shape != "step":
             raise ValueError("at needs shape: step.")
         return self

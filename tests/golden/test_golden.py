@@ -55,6 +55,7 @@ WITHOUT_A_NUMBER = {
     "stages/sqa.py": "the form of a text",
     "stages/tts.py": "the form of a text",
     "text_decoder/extract.py": "names of weights",
+    "speech/ogg.py": "the form of a file; libsndfile writes the ones of its test",
     "weights/durable.py": "a call of the operating system",
     "weights/writer.py": "a file format",
 }

@@ -28,7 +28,10 @@ def test_replay_needs_a_source(registry):
 
 @pytest.mark.parametrize(
     ("schedule", "words"),
-    [({"start": 1.0, "end": 0.2}, "end needs shape"), ({"shape": "linear", "end": 0.0, "at": 0.3}, "at needs shape")],
+    [
+        ({"start": 1.0, "end": 0.2}, "end needs shape: linear"),
+        ({"shape": "linear", "end": 0.0, "at": 0.3}, "at needs shape"),
+    ],
 )
 def test_a_key_that_the_shape_of_a_schedule_does_not_use_is_refused(schedule, words, registry):
     with pytest.raises(ConfigError, match=words):
